@@ -1,0 +1,111 @@
+// Package store is the contract between a region's registry and the place that keeps its
+// records. Implementations: memstore (tests and --dev without a data directory) and
+// etcdstore (etcd through client v3). storetest holds the one suite that all must pass.
+//
+// A store belongs to one region. It keeps small records under plain keys, numbers every
+// commit with a revision, and can replay what happened after a revision. It knows nothing
+// of instances, heartbeats or time.
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// Errors that every implementation returns, possibly wrapped with the subject.
+var (
+	// ErrConflict: a guard did not hold; nothing was written.
+	ErrConflict = errors.New("a record changed meanwhile")
+	// ErrCompacted: the history after the asked revision is gone; Load again.
+	ErrCompacted = errors.New("history before this revision is gone")
+	// ErrUnavailable: the store did not answer in time or lost its quorum. The outcome of
+	// a Commit is then unknown.
+	ErrUnavailable = errors.New("the store does not answer")
+	// ErrFull: no space is left for writes.
+	ErrFull = errors.New("the store is full")
+	// ErrWrongRegion: the data belongs to another region.
+	ErrWrongRegion = errors.New("the data belongs to another region")
+	// ErrTooLarge: the commit has too many operations or bytes.
+	ErrTooLarge = errors.New("the commit is too large")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// MaxOps bounds the operations of one Commit (etcd's own limit).
+const MaxOps = 128
+
+// Record is one stored record. Value must not be changed by the reader.
+type Record struct {
+	Key      string
+	Value    []byte
+	Revision uint64 // of its last change
+}
+
+// Op is one write of a Commit. No key may occur twice in a Commit.
+type Op struct {
+	Delete bool
+	Key    string
+	Value  []byte
+	// Guarded: the commit happens only if the record's revision is If; 0 = it must not exist.
+	Guarded bool
+	If      uint64
+}
+
+// Event is one change inside a Batch. For a delete, Record carries the key and the
+// revision of the delete, with a nil Value.
+type Event struct {
+	Delete bool
+	Record Record
+}
+
+// Batch is everything one Commit changed: it is applied whole or not at all (P5).
+type Batch struct {
+	Revision uint64
+	Events   []Event // in key order
+}
+
+// Image is the whole content at one revision.
+type Image struct {
+	Epoch    api.Epoch
+	Revision uint64
+	Records  []Record // in key order
+}
+
+// Store keeps a region's records. All methods are safe for concurrent use and return when
+// ctx ends. Keys are up to 512 bytes; an implementation keeps them apart from its own
+// bookkeeping (epoch, region stamp), which never shows in Load or Watch.
+type Store interface {
+	// Load returns the content at a revision that is at least the newest one acknowledged
+	// before the call.
+	Load(ctx context.Context) (Image, error)
+
+	// Commit applies ops atomically and returns their revision once they are durable.
+	// Errors: ErrConflict, ErrUnavailable (outcome unknown), ErrFull, ErrTooLarge, ErrClosed.
+	// Deleting a missing record without a guard succeeds; when a commit changes nothing the
+	// current revision is returned.
+	Commit(ctx context.Context, ops []Op) (uint64, error)
+
+	// Watch calls apply for every batch after revision from, in revision order, each exactly
+	// once, from one goroutine. It returns apply's error, ctx's error, ErrCompacted, or
+	// ErrUnavailable when the connection is lost (call again with the last revision seen).
+	// progress, when not nil, is called now and then with a revision up to which nothing
+	// more will come. Two watches do not wait for each other.
+	Watch(ctx context.Context, from uint64, apply func(Batch) error, progress func(revision uint64)) error
+
+	// Barrier returns a revision that is at least that of every commit acknowledged before
+	// the call, confirmed with the store (strong reads).
+	Barrier(ctx context.Context) (uint64, error)
+
+	// Epoch returns the epoch of the present history. It is set when the store is first opened.
+	Epoch(ctx context.Context) (api.Epoch, error)
+
+	// RaiseEpoch makes the epoch's generation at least above+1, with a fresh nonce, and
+	// returns the epoch that stands afterwards. It changes nothing when the generation is
+	// already higher than above.
+	RaiseEpoch(ctx context.Context, above uint64) (api.Epoch, error)
+
+	// Close releases everything; calls under way return ErrClosed or ErrUnavailable.
+	Close() error
+}

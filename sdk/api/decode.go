@@ -1,0 +1,79 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// DecodeStrict reads exactly one JSON value from body into v and refuses fields that v
+// does not have. It returns an *Error: CodeInvalidRequest, CodeUnknownField,
+// CodeInvalidField (a value of the wrong type) or CodeBodyTooLarge (over MaxBodyBytes).
+func DecodeStrict(body io.Reader, v any) error {
+	b, err := io.ReadAll(io.LimitReader(body, MaxBodyBytes+1))
+	if err != nil {
+		return &Error{Code: CodeInvalidRequest, Detail: "the request body ended early", Remedy: "send it again"}
+	}
+	if len(b) > MaxBodyBytes {
+		return &Error{
+			Code: CodeBodyTooLarge, Detail: fmt.Sprintf("the request body is over %d bytes", MaxBodyBytes),
+			Remedy: "send less; GET /v1/limits lists the limits",
+		}
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return decodeError(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return &Error{Code: CodeInvalidRequest, Detail: "the request body has more than one JSON value", Remedy: "send one object"}
+	}
+	return nil
+}
+
+func decodeError(err error) error {
+	var typeErr *json.UnmarshalTypeError
+	var syntaxErr *json.SyntaxError
+	switch {
+	case errors.As(err, &typeErr):
+		field := typeErr.Field
+		if field == "" {
+			field = "body"
+		}
+		return FieldError(field, fmt.Sprintf("%s cannot be a JSON %s", field, typeErr.Value), "it must be "+kindName(typeErr.Type.Kind().String()))
+	case errors.As(err, &syntaxErr):
+		return &Error{Code: CodeInvalidRequest, Detail: fmt.Sprintf("the request body is not JSON (at byte %d)", syntaxErr.Offset), Remedy: "send a JSON object"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &Error{Code: CodeInvalidRequest, Detail: "the request body is empty or cut off", Remedy: "send a JSON object"}
+	}
+	if f, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		f = strings.Trim(f, `"`)
+		return &Error{Code: CodeUnknownField, Field: f, Detail: "there is no field " + Quote(f), Remedy: "check its spelling, or leave it out"}
+	}
+	return &Error{Code: CodeInvalidField, Detail: err.Error(), Remedy: "correct the value"}
+}
+
+func kindName(k string) string {
+	switch k {
+	case "struct", "map":
+		return "an object"
+	case "slice", "array":
+		return "a list"
+	case "string":
+		return "a string"
+	case "bool":
+		return "true or false"
+	case "ptr", "interface":
+		return "another type"
+	}
+	if strings.HasPrefix(k, "uint") {
+		return "a whole number of 0 or more"
+	}
+	if strings.HasPrefix(k, "int") {
+		return "a whole number"
+	}
+	return "a number"
+}

@@ -1,0 +1,69 @@
+package api
+
+// FrameKind is the SSE event name of a watch frame.
+type FrameKind string
+
+// The frames of GET /v1/watch. After connecting: items, then (with ?far=true) replicas,
+// then synced, then changes in revision order. A reset means that the history asked for
+// is gone: forget nothing yet, items follow on the same stream, and at the next synced
+// whatever was not sent again no longer exists.
+const (
+	FrameItem     FrameKind = "item"     // an instance that exists
+	FrameSynced   FrameKind = "synced"   // all items were sent
+	FrameChange   FrameKind = "change"   // one change
+	FrameReset    FrameKind = "reset"    // start over; Reason says why
+	FrameBookmark FrameKind = "bookmark" // nothing happened up to Version; proof of life
+	FrameReplica  FrameKind = "replica"  // only with ?far=true: another region's summary of a service
+)
+
+// Op says what a change did.
+type Op string
+
+// The operations of a change.
+const (
+	OpPut    Op = "put"
+	OpDelete Op = "delete"
+)
+
+// Cause says why a change happened.
+type Cause string
+
+// The causes.
+const (
+	CauseRegister   Cause = "register"
+	CauseStatus     Cause = "status"
+	CauseDeregister Cause = "deregister"
+	CauseEvict      Cause = "evict" // heartbeats stopped
+	CauseUnknown    Cause = "unknown"
+)
+
+// Frame is one frame of a watch: the data of an SSE event, whose name is Kind and whose
+// id is Version (set where resuming from it is safe: synced, bookmark, and the last change
+// of a revision).
+type Frame struct {
+	Kind    FrameKind `json:"-"`
+	Version Version   `json:"version"`
+
+	// Item and change. A change of OpDelete carries the last known instance.
+	Op       Op        `json:"op,omitempty"`
+	Cause    Cause     `json:"cause,omitempty"`
+	Instance *Instance `json:"instance,omitempty"`
+	// Service and Namespace name the service of an item, change or replica.
+	Service   ServiceName `json:"service,omitempty"`
+	Namespace Namespace   `json:"ns,omitempty"` // set when it is not the default
+	// More is set on a change when others of the same revision follow: apply them together.
+	More bool `json:"more,omitempty"`
+
+	// Reset: why.
+	Reason string `json:"reason,omitempty"`
+
+	// Replica: Origin says whose summary it is; a nil Summary means that the origin has no
+	// such service (any more).
+	Origin  *Origin  `json:"origin,omitempty"`
+	Summary *Summary `json:"summary,omitempty"`
+
+	// Synced and bookmark, with ?far=true: what is known of every other region.
+	Origins []Origin `json:"origins,omitempty"`
+	// Synced and bookmark: base URLs of this region's own nodes for clients.
+	Addresses []string `json:"addresses,omitempty"`
+}

@@ -1,0 +1,69 @@
+package api
+
+import "time"
+
+// Limits of the public surface. GET /v1/limits prints them.
+const (
+	MaxLabelLength      = 63  // characters of a namespace, service, region, zone or port name
+	MaxInstanceIDLength = 128 // characters
+	MaxAddressLength    = 253 // characters: a DNS name
+	MaxVersionLength    = 64  // characters of an instance's version
+	MaxNoteLength       = 256 // bytes
+	MaxTags             = 32
+	MaxTagLength        = 128 // bytes
+	MaxPorts            = 16
+	MaxMetadataKeys     = 64
+	MaxMetadataBytes    = 16 << 10  // keys and values together
+	MaxBodyBytes        = 256 << 10 // a request body
+	MaxWeight           = 10_000
+	DefaultWeight       = 100
+	MaxCapacity         = 1_000_000_000
+	MaxWatchServices    = 256 // services of one watch
+	MaxListLimit        = 1_000
+	DefaultListLimit    = 1_000
+	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
+)
+
+// Bounds of a heartbeat TTL.
+const (
+	MinTTL     = time.Second
+	MaxTTL     = 24 * time.Hour
+	DefaultTTL = 15 * time.Second
+)
+
+// Cadence of the registry; the SDK and its tests rely on them.
+const (
+	// BookmarkInterval is how often a quiet watch proves that it lives.
+	BookmarkInterval = 5 * time.Second
+	// DeadlineGrace is added to a TTL before an instance counts as overdue: it covers
+	// one lost packet and its retransmission.
+	DeadlineGrace = time.Second
+)
+
+// Limits is the body of GET /v1/limits.
+type Limits struct {
+	LabelLength       int      `json:"label_length"`
+	InstanceIDLength  int      `json:"instance_id_length"`
+	AddressLength     int      `json:"address_length"`
+	VersionLength     int      `json:"version_length"`
+	NoteBytes         int      `json:"note_bytes"`
+	Tags              int      `json:"tags"`
+	TagBytes          int      `json:"tag_bytes"`
+	Ports             int      `json:"ports"`
+	MetadataKeys      int      `json:"metadata_keys"`
+	MetadataBytes     int      `json:"metadata_bytes"`
+	BodyBytes         int      `json:"body_bytes"`
+	Weight            int      `json:"weight"`
+	Capacity          int      `json:"capacity"`
+	TTLMin            Duration `json:"ttl_min"`
+	TTLMax            Duration `json:"ttl_max"`
+	TTLDefault        Duration `json:"ttl_default"`
+	WatchServices     int      `json:"watch_services"`
+	Watches           int      `json:"watches"`
+	ListLimit         int      `json:"list_limit"`
+	FailoverSet       int      `json:"failover_set"`
+	EvictionShare     float64  `json:"eviction_share"`
+	EvictionWindow    Duration `json:"eviction_window"`
+	BookmarkInterval  Duration `json:"bookmark_interval"`
+	RequestsPerSecond int      `json:"requests_per_second,omitempty"`
+}

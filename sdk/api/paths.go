@@ -1,0 +1,61 @@
+package api
+
+import (
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Headers of every answer of a region node.
+const (
+	HeaderRegion    = "Nearside-Region"
+	HeaderEpoch     = "Nearside-Epoch"
+	HeaderRevision  = "Nearside-Revision"
+	HeaderAgeMS     = "Nearside-Age-Ms" // milliseconds since the origin confirmed the data
+	HeaderSource    = "Nearside-Source" // one of the Source values
+	HeaderRequestID = "X-Request-Id"
+	// HeaderNode names the node that answered.
+	HeaderNode = "Nearside-Node"
+)
+
+// Where an answer comes from.
+const (
+	SourceMemory   = "memory"   // the node's catalogue
+	SourceStore    = "store"    // confirmed with the store (consistency=strong)
+	SourceReplica  = "replica"  // another region's summary
+	SourceSnapshot = "snapshot" // a file written earlier
+)
+
+// Paths of HTTP v1 that take no argument.
+const (
+	PathServices   = "/v1/services"
+	PathWatch      = "/v1/watch"
+	PathRegions    = "/v1/regions"
+	PathFederation = "/v1/federation"
+	PathLimits     = "/v1/limits"
+	PathLivez      = "/livez"
+	PathReadyz     = "/readyz"
+	PathMetrics    = "/metrics"
+)
+
+// PathInstances returns the path of a service's instances.
+func PathInstances(s ServiceName) string {
+	return PathServices + "/" + url.PathEscape(string(s)) + "/instances"
+}
+
+// PathInstance returns the path of one instance.
+func PathInstance(s ServiceName, id InstanceID) string {
+	return PathInstances(s) + "/" + url.PathEscape(string(id))
+}
+
+// PathResolve returns the path of GET /v1/resolve/{service}.
+func PathResolve(s ServiceName) string { return "/v1/resolve/" + url.PathEscape(string(s)) }
+
+// PathExplain returns the path of GET /v1/explain/{service}.
+func PathExplain(s ServiceName) string { return "/v1/explain/" + url.PathEscape(string(s)) }
+
+// PathRegion returns the path of GET /v1/regions/{region}.
+func PathRegion(r Region) string { return PathRegions + "/" + url.PathEscape(string(r)) }
+
+// AgeHeader returns the value of HeaderAgeMS for an age.
+func AgeHeader(age time.Duration) string { return strconv.FormatInt(age.Milliseconds(), 10) }

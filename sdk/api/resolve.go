@@ -1,0 +1,89 @@
+package api
+
+// Reason says why an answer is what it is: a closed list.
+type Reason string
+
+// The reasons, from the nearest answer to none.
+const (
+	ReasonSameZone        Reason = "same_zone"          // usable instances in the caller's zone
+	ReasonSameRegion      Reason = "same_region"        // none in the zone, or no zone given
+	ReasonLocalAbsent     Reason = "local_absent"       // the region has no instance of it: normal for some services
+	ReasonLocalUnhealthy  Reason = "local_unhealthy"    // the region's instances are not usable
+	ReasonLocalDraining   Reason = "local_draining"     // the region's instances are all draining
+	ReasonLocalBroken     Reason = "local_breaker_open" // the caller's own calls to them keep failing
+	ReasonPanic           Reason = "panic"              // nothing usable anywhere: offering what is known
+	ReasonServiceNotFound Reason = "service_not_found"  // no region known has it
+	ReasonNoInstances     Reason = "no_instances"       // known once, but nothing is left to offer
+)
+
+// TierKind names the steps away from the caller.
+type TierKind string
+
+// The tiers, near to far.
+const (
+	TierZone     TierKind = "same_zone"
+	TierRegion   TierKind = "same_region"
+	TierFar      TierKind = "region"      // another region
+	TierOverflow TierKind = "last_resort" // not usable in normal times, kept for panic
+)
+
+// Tier is one step of a decision.
+type Tier struct {
+	Tier   int      `json:"tier"` // 0 is the nearest
+	Kind   TierKind `json:"kind"`
+	Region Region   `json:"region"`
+	Zone   Zone     `json:"zone,omitempty"`
+	Weight float64  `json:"weight"` // share of traffic; all tiers sum to 1 when any endpoint is offered
+	Usable int      `json:"usable"`
+	Total  int      `json:"total"`
+}
+
+// Decision is the outcome of route.Decide without its endpoints.
+type Decision struct {
+	Reason Reason `json:"reason"`
+	Detail string `json:"detail"` // one sentence for people
+	Panic  bool   `json:"panic,omitempty"`
+	Region Region `json:"region,omitempty"` // that serves: of the tier with the greatest weight
+	Tiers  []Tier `json:"tiers"`
+}
+
+// Resolution is the body of GET /v1/resolve/{service}: endpoints best first.
+type Resolution struct {
+	Service   ServiceName `json:"service"`
+	Namespace Namespace   `json:"ns"`
+	Endpoints []Endpoint  `json:"endpoints"`
+	Decision  Decision    `json:"decision"`
+	Views     []Origin    `json:"views"` // what the answer was made from
+}
+
+// TraceStep is one step of the funnel: how many were left, and why the others went.
+type TraceStep struct {
+	Step    string      `json:"step"`
+	In      int         `json:"in"`
+	Out     int         `json:"out"`
+	Dropped []TraceDrop `json:"dropped,omitempty"` // at most MaxTraceDrops, then counted only
+}
+
+// MaxTraceDrops bounds the named endpoints of one TraceStep.
+const MaxTraceDrops = 32
+
+// TraceDrop names an endpoint that left the funnel, and why.
+type TraceDrop struct {
+	ID     InstanceID `json:"id"`
+	Region Region     `json:"region"`
+	Why    string     `json:"why"`
+}
+
+// Trace is the record of one decision.
+type Trace struct {
+	Steps []TraceStep `json:"steps"`
+	// WouldChange lists what would make the answer another one, nearest first.
+	WouldChange []string `json:"would_change,omitempty"`
+}
+
+// Explanation is the body of GET /v1/explain/{service}.
+type Explanation struct {
+	Resolution
+	From  string `json:"from"` // region or region/zone of the caller
+	Trace Trace  `json:"trace"`
+}
