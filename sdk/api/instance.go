@@ -11,7 +11,7 @@ type Status string
 const (
 	StatusStarting Status = "starting" // not yet offered
 	StatusPassing  Status = "passing"
-	StatusWarning  Status = "warning"  // offered, but second to passing
+	StatusWarning  Status = "warning"  // offered like passing, listed after it
 	StatusCritical Status = "critical" // offered only when nothing else is known
 	StatusDraining Status = "draining" // going away: no new calls while another is left
 )
