@@ -1,0 +1,123 @@
+package house
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Pure lists the packages of the quiet middle: they take values and a now, and return
+// values. No socket, file, context, logger, clock or goroutine.
+var Pure = []string{
+	"sdk/api", "sdk/route",
+	"region/catalog", "region/liveness",
+	"federation/summary", "federation/replica",
+}
+
+const pureWhy = "it is one of the pure packages: they take values and a now and return values, so that a table, a fuzzer or a simulation can drive them through anything"
+
+// impure lists what pure packages do not import: the roots, and what is below them.
+var impure = []string{"net", "os", "context", "log", "syscall", "runtime", "testing"}
+
+// pureExceptions are imports below an impure root that do no I/O. With names, only
+// identifiers that start with one of them may be used.
+var pureExceptions = []struct {
+	pkg, imp string
+	names    []string
+	why      string
+}{
+	{"sdk/api", "net/netip", nil, "an address is a value; netip opens nothing"},
+	{"sdk/api", "net/url", nil, "escaping of paths is text work; net/url opens nothing"},
+	{"sdk/api", "net/http", []string{"Status", "Method"}, "the names and numbers of HTTP statuses and methods are part of the wire form"},
+}
+
+// clock lists the functions of package time that read a clock or wait for one.
+var clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+
+// pureThirdParty are modules a pure package may use: computing, nothing else.
+var pureThirdParty = []string{"github.com/cespare/xxhash/v2"}
+
+// PureFile checks one file of the pure package rel. src is its content, name is for
+// messages.
+func PureFile(rel, name string, src []byte) ([]Violation, error) {
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, name, src, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var vs []Violation
+	say := func(pos token.Pos, what string) {
+		vs = append(vs, Violation{fmt.Sprintf("%s (%s line %d)", rel, name, fset.Position(pos).Line), what, pureWhy})
+	}
+	narrow := map[string][]string{} // local name of an import -> allowed beginnings
+	timeName := ""
+	for _, spec := range f.Imports {
+		imp, _ := strconv.Unquote(spec.Path.Value)
+		local := path.Base(imp)
+		if spec.Name != nil {
+			local = spec.Name.Name
+		}
+		if imp == "time" {
+			timeName = local
+		}
+		switch {
+		case Ours(imp):
+			if !slices.Contains(Pure, Rel(imp)) {
+				say(spec.Pos(), "imports "+Rel(imp)+", which is not pure")
+			}
+		case !Standard(imp):
+			if !slices.Contains(pureThirdParty, imp) {
+				say(spec.Pos(), "imports "+imp)
+			}
+		case below(imp, impure):
+			allowed := false
+			for _, e := range pureExceptions {
+				if e.pkg == rel && e.imp == imp {
+					allowed = true
+					if e.names != nil {
+						narrow[local] = e.names
+					}
+				}
+			}
+			if !allowed {
+				say(spec.Pos(), "imports "+imp)
+			}
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			say(n.Pos(), "starts a goroutine")
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			if timeName != "" && x.Name == timeName && slices.Contains(clock, n.Sel.Name) {
+				say(n.Pos(), "uses time."+n.Sel.Name)
+			}
+			if names, ok := narrow[x.Name]; ok && !slices.ContainsFunc(names, func(p string) bool { return strings.HasPrefix(n.Sel.Name, p) }) {
+				say(n.Pos(), fmt.Sprintf("uses %s.%s, more than the %s names it may", x.Name, n.Sel.Name, strings.Join(names, " and ")))
+			}
+		}
+		return true
+	})
+	return vs, nil
+}
+
+// PurePresent checks that every package of Pure is still there: a rule about a package
+// that was renamed would hold for ever and say nothing.
+func PurePresent(pkgs []*Package) []Violation {
+	var vs []Violation
+	for _, rel := range Pure {
+		if !slices.ContainsFunc(pkgs, func(p *Package) bool { return p.Rel() == rel }) {
+			vs = append(vs, Violation{rel, "is not there", "it is listed as a pure package; if it moved, move its line in e2e/house too, or the rule holds nothing"})
+		}
+	}
+	return vs
+}
