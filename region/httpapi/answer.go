@@ -1,0 +1,161 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// answer is what a handler returns instead of an error.
+type answer struct {
+	status int // 0 = 200
+	body   any // nil = none
+	stamp  registry.Stamp
+	bare   bool // no stamp: the answer is about the node, not about data
+}
+
+// buffer holds an encoder and its output, used again and again.
+type buffer struct {
+	bytes.Buffer
+	enc *json.Encoder
+}
+
+const maxPooled = 1 << 20 // bytes; larger buffers are left to the collector
+
+var buffers = sync.Pool{New: func() any {
+	b := new(buffer)
+	b.enc = newEncoder(&b.Buffer)
+	return b
+}}
+
+func newEncoder(b *bytes.Buffer) *json.Encoder {
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false) // answers are never read as HTML: see the nosniff header
+	return enc
+}
+
+func (b *buffer) release() {
+	if b.Cap() <= maxPooled {
+		b.Reset()
+		buffers.Put(b)
+	}
+}
+
+const jsonType = "application/json"
+
+// write sends an answer. The error says that the body could not be encoded; nothing was
+// sent then. A client that does not take the bytes is no error of ours.
+func (d *door) write(w http.ResponseWriter, a answer) error {
+	h := w.Header()
+	if !a.bare {
+		d.stamps.set(h, a.stamp)
+	}
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	if a.body == nil {
+		w.WriteHeader(a.status)
+		return nil
+	}
+	return writeJSON(w, a.status, jsonType, a.body)
+}
+
+func writeJSON(w http.ResponseWriter, status int, media string, body any) error {
+	b := buffers.Get().(*buffer)
+	defer b.release()
+	if err := b.enc.Encode(body); err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", media)
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes())
+	return nil
+}
+
+// writeProblem sends the problem document of e.
+func writeProblem(w http.ResponseWriter, e *api.Error) {
+	h := w.Header()
+	switch e.Code {
+	case api.CodeUnauthorized:
+		h.Set("Www-Authenticate", "Bearer")
+	case api.CodeTooManyRequests, api.CodeUnavailable:
+		h.Set("Retry-After", "1")
+	case api.CodeShuttingDown:
+		h.Set("Retry-After", "1")
+		h.Set("Connection", "close")
+	case api.CodeBodyTooLarge:
+		h.Set("Connection", "close") // do not read the rest of it
+	}
+	p := e.Problem(h.Get(api.HeaderRequestID))
+	// A Problem holds strings and numbers only: it always encodes.
+	_ = writeJSON(w, p.Status, api.ProblemType, p)
+}
+
+// asError returns what the client is told about err.
+func (d *door) asError(err error) *api.Error {
+	var e *api.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, context.DeadlineExceeded):
+		return &api.Error{
+			Code: api.CodeTimeout, Detail: "the registry did not answer within " + d.Timeout.String(),
+			Remedy: "try again, or ask another node",
+		}
+	}
+	e = &api.Error{Code: api.CodeInternal, Detail: "this node made a mistake", Remedy: "look for the request id in its log"}
+	if d.Dev {
+		e.Detail += ": " + err.Error()
+	}
+	return e
+}
+
+// stamper writes the headers that say where an answer stands. The text of the epoch is
+// kept from one answer to the next, because it hardly ever changes.
+type stamper struct {
+	region api.Region
+	own    []string // header values are shared between answers and never changed
+	node   []string
+	epoch  *atomic.Pointer[epochText]
+}
+
+type epochText struct {
+	epoch api.Epoch
+	text  []string
+}
+
+func newStamper(region api.Region, node string) stamper {
+	return stamper{region: region, own: []string{string(region)}, node: []string{node}, epoch: new(atomic.Pointer[epochText])}
+}
+
+func (s *stamper) set(h http.Header, st registry.Stamp) {
+	region := st.Region
+	if region == "" {
+		region = st.Version.Region
+	}
+	if region == "" || region == s.region {
+		h[api.HeaderRegion] = s.own
+	} else {
+		h[api.HeaderRegion] = []string{string(region)}
+	}
+	e := s.epoch.Load()
+	if e == nil || e.epoch != st.Version.Epoch {
+		e = &epochText{epoch: st.Version.Epoch, text: []string{st.Version.Epoch.String()}}
+		s.epoch.Store(e)
+	}
+	h[api.HeaderEpoch] = e.text
+	v := [...]string{strconv.FormatUint(st.Version.Revision, 10), api.AgeHeader(st.Age), st.Source}
+	h[api.HeaderRevision] = v[0:1:1]
+	h[api.HeaderAgeMS] = v[1:2:2]
+	h[api.HeaderSource] = v[2:3:3]
+}

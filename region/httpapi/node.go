@@ -1,0 +1,72 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+func (d *door) regions(ctx context.Context, _ *request) (answer, error) {
+	l, st, err := d.Registry.Regions(ctx)
+	if err != nil {
+		return answer{}, err
+	}
+	l.Regions = some(l.Regions)
+	return answer{body: &l, stamp: st}, nil
+}
+
+func (d *door) regionInfo(ctx context.Context, r *request) (answer, error) {
+	name := r.path("region")
+	r.check(api.CheckRegion(name))
+	if r.err != nil {
+		return answer{}, r.err
+	}
+	info, st, err := d.Registry.RegionInfo(ctx, api.Region(name))
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{body: &info, stamp: st}, nil
+}
+
+func (d *door) federation(ctx context.Context, _ *request) (answer, error) {
+	info, st, err := d.Registry.Federation(ctx)
+	if err != nil {
+		return answer{}, err
+	}
+	info.Links, info.Readers = some(info.Links), some(info.Readers)
+	return answer{body: &info, stamp: st}, nil
+}
+
+func (d *door) limits(context.Context, *request) (answer, error) {
+	l := d.Registry.Limits()
+	return answer{body: &l, stamp: d.Registry.Stamp()}, nil
+}
+
+// livez says that the process serves requests, and nothing more: a supervisor that
+// restarts a node for a lost store would only make it forget.
+func (d *door) livez(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, jsonType, struct {
+		Live   bool       `json:"live"`
+		Region api.Region `json:"region"`
+		Node   string     `json:"node"`
+	}{true, d.Region, d.Node})
+}
+
+func (d *door) readyz(w http.ResponseWriter, _ *http.Request) error {
+	ready := d.Registry.Readiness()
+	ready.Checks = some(ready.Checks)
+	status := http.StatusOK
+	if !ready.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	return writeJSON(w, status, jsonType, &ready)
+}
+
+func (d *door) exportMetrics(w http.ResponseWriter, r *http.Request) error {
+	if d.Metrics == nil {
+		return &api.Error{Code: api.CodeNotFound, Detail: "this node does not export metrics", Remedy: "switch them on in its configuration"}
+	}
+	d.Metrics.ServeHTTP(w, r)
+	return nil
+}

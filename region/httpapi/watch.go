@@ -1,0 +1,129 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// openAfter is how long a watch may be silent before its headers are sent: refusals come
+// at once and get a status of their own, and a client that resumes a quiet stream is not
+// left to guess whether it is connected.
+const openAfter = 200 * time.Millisecond
+
+// lastTimeout bounds the write that ends a stream.
+const lastTimeout = time.Second
+
+var errClosing = &api.Error{
+	Code: api.CodeShuttingDown, Detail: "this node shuts down",
+	Remedy: "open the watch at another node, or here again later",
+}
+
+// watch is GET /v1/watch. It runs in the request's own goroutine until the client leaves,
+// a frame is not taken within frameTimeout, the registry ends the stream, or the node closes.
+func (d *door) watch(w http.ResponseWriter, r *request) error {
+	q, err := r.watchQuery()
+	if err != nil {
+		return err
+	}
+	if d.Closing.Err() != nil {
+		return errClosing
+	}
+	rc := http.NewResponseController(w)
+	// The server's deadline for reading a request would end the stream: the connection is
+	// read all the while, to notice a client that leaves.
+	if err := rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("watch: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	s := newStream(ctx, w, rc, func() { d.openStream(w) })
+	if r.Method == http.MethodHead {
+		defer s.close()
+		return s.open()
+	}
+	defer d.endOnClosing(cancel, rc, s)()
+	d.metrics.streamOpened(ctx)
+	defer d.metrics.streamClosed(ctx)
+
+	timer := time.AfterFunc(openAfter, func() { _ = s.open() })
+	defer timer.Stop()
+	defer s.close()
+	err = d.Registry.Watch(ctx, q, s.send)
+	if s.close() {
+		d.Logger.Debug("watch ended", "request_id", w.Header().Get(api.HeaderRequestID), "frames", s.frames,
+			"cause", context.Cause(ctx), "error", err)
+		return nil
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errClosing):
+		return cause
+	case err == nil:
+		return &api.Error{Code: api.CodeUnavailable, Detail: "the watch ended before it began", Remedy: "try again"}
+	}
+	return err
+}
+
+// openStream sets the headers of a stream. The connection is not used again afterwards:
+// its deadlines were moved, and only the package's own server would set them back.
+func (d *door) openStream(w http.ResponseWriter) {
+	h := w.Header()
+	d.stamps.set(h, d.Registry.Stamp())
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Connection", "close")
+	h.Set("X-Accel-Buffering", "no") // proxies must not hold frames back
+}
+
+// endOnClosing ends the stream when the node closes, also one whose client takes nothing.
+// The returned function must be called before the handler returns.
+func (d *door) endOnClosing(cancel context.CancelCauseFunc, rc *http.ResponseController, s *stream) func() {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(d.Closing, func() {
+		defer close(ended)
+		cancel(errClosing)
+		_ = rc.SetWriteDeadline(time.Now()) // cuts a write under way short
+	})
+	return func() {
+		closing := !stop()
+		if closing {
+			<-ended // rc must not be used after the handler has returned
+		}
+		if s.close() || closing {
+			_ = rc.SetWriteDeadline(time.Now().Add(lastTimeout)) // for the end of the answer
+		}
+	}
+}
+
+func (r *request) watchQuery() (registry.WatchQuery, error) {
+	q := registry.WatchQuery{Namespace: r.namespace(), Far: r.flag("far")}
+	names := r.query["service"]
+	if len(names) > api.MaxWatchServices {
+		r.fail(api.FieldError("service", fmt.Sprintf("%d services in one watch", len(names)),
+			fmt.Sprintf("use at most %d, or none for all of the namespace", api.MaxWatchServices)))
+	}
+	seen := make(map[string]bool, len(names))
+	for _, s := range names {
+		r.check(api.CheckServiceName(s))
+		if !seen[s] {
+			seen[s] = true
+			q.Services = append(q.Services, api.ServiceName(s))
+		}
+	}
+	// A browser opens a lost stream again with the same URL and the id it saw last, so the
+	// header is the newer of the two.
+	name, from := "Last-Event-ID", r.Header.Get("Last-Event-ID")
+	if from == "" {
+		name, from = "from", r.query.Get("from")
+	}
+	v, err := api.ParseVersion(from)
+	if err != nil {
+		r.bad(name, from, "give back the id of a frame, REGION/EPOCH/REVISION, or leave it out")
+	}
+	q.From = v
+	return q, r.err
+}
