@@ -1,0 +1,104 @@
+package catalog
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// History is a bounded memory of the most recent changes of one epoch. It is not safe for
+// concurrent use.
+type History struct {
+	ring  []Change // capacity is fixed; used from start, size entries
+	start int
+	size  int
+	// floor: every change after this revision, up to last, is in the ring.
+	// Invariant: floor <= last.
+	floor, last uint64
+}
+
+// NewHistory returns an empty history of at most capacity changes (at least 1) that knows
+// nothing of what happened up to revision.
+func NewHistory(capacity int, revision uint64) *History {
+	return &History{ring: make([]Change, max(capacity, 1)), floor: revision, last: revision}
+}
+
+// Append adds the changes of one revision, which must be above all earlier ones. changes
+// may be empty: then revision is known to have none.
+func (h *History) Append(revision uint64, changes []Change) {
+	if revision <= h.last {
+		return
+	}
+	h.last = revision
+	if len(changes) > len(h.ring) {
+		// Too big to remember, and half a revision must never be replayed (P5).
+		h.drop(h.size)
+		h.floor = revision
+		return
+	}
+	h.makeRoom(len(changes))
+	for _, c := range changes {
+		h.ring[(h.start+h.size)%len(h.ring)] = c
+		h.size++
+	}
+}
+
+// makeRoom forgets whole revisions, oldest first, until n more fit.
+func (h *History) makeRoom(n int) {
+	for len(h.ring)-h.size < n {
+		revision := h.at(0).Revision
+		k := 0
+		for k < h.size && h.at(k).Revision == revision {
+			k++
+		}
+		h.drop(k)
+		h.floor = revision
+	}
+}
+
+func (h *History) drop(n int) {
+	for range n {
+		h.ring[h.start] = Change{} // let go of the instance
+		h.start = (h.start + 1) % len(h.ring)
+		h.size--
+	}
+}
+
+func (h *History) at(i int) *Change { return &h.ring[(h.start+i)%len(h.ring)] }
+
+// Floor returns the revision after which every change is known.
+func (h *History) Floor() uint64 { return h.floor }
+
+// Last returns the newest revision known.
+func (h *History) Last() uint64 { return h.last }
+
+// Since returns a copy of every change after revision, in order. ok is false when some of
+// them are forgotten, or when revision is not reached yet.
+func (h *History) Since(revision uint64) (changes []Change, ok bool) {
+	if revision < h.floor || revision > h.last {
+		return nil, false
+	}
+	from := sort.Search(h.size, func(i int) bool { return h.at(i).Revision > revision })
+	if from == h.size {
+		return nil, true
+	}
+	changes = make([]Change, 0, h.size-from)
+	for i := from; i < h.size; i++ {
+		changes = append(changes, *h.at(i))
+	}
+	return changes, true
+}
+
+// KeysSince returns the services that changed after revision, sorted; ok as for Since.
+func (h *History) KeysSince(revision uint64) (keys []api.ServiceKey, ok bool) {
+	changes, ok := h.Since(revision)
+	if !ok {
+		return nil, false
+	}
+	for i := range changes {
+		keys = append(keys, changes[i].Key())
+	}
+	slices.SortFunc(keys, CompareKeys)
+	return slices.Compact(keys), true
+}
