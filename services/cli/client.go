@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// maxAnswerBytes bounds what is read of one answer.
+const maxAnswerBytes = 64 << 20
+
+// client asks region nodes over HTTP v1. Its addresses are tried in order, and the next
+// one only when a node gave no answer at all: an answer, even "no", is final. Every request
+// that the verbs send is safe to repeat.
+type client struct {
+	addrs   []string
+	http    *http.Client
+	token   string
+	timeout time.Duration // of one request
+}
+
+// answer is what an answer's headers say.
+type answer struct {
+	addr   string // of the node that gave it
+	status int
+	region api.Region
+	age    time.Duration // 0 when not told
+	source string
+}
+
+func (c *client) close() { c.http.CloseIdleConnections() }
+
+// get reads path into into (nil = ignore the body).
+func (c *client) get(ctx context.Context, path string, query url.Values, into any) (answer, error) {
+	return c.do(ctx, http.MethodGet, path, query, into)
+}
+
+// do sends one request. Errors are *api.Error when a node said no, and *cliError or the
+// context's own otherwise.
+func (c *client) do(ctx context.Context, method, path string, query url.Values, into any) (answer, error) {
+	a, body, err := c.exchange(ctx, method, path, query)
+	if err != nil {
+		return a, err
+	}
+	if a.status < 200 || a.status > 299 {
+		return a, problem(a, body)
+	}
+	if into == nil {
+		return a, nil
+	}
+	if err := json.Unmarshal(body.data, into); err != nil {
+		return a, &cliError{
+			exit: ExitError, detail: fmt.Sprintf("%s answered something that is not the API: %s", a.addr, err),
+			remedy: "is --addr a region node's HTTP address?", err: err,
+		}
+	}
+	return a, nil
+}
+
+// content is a body as read.
+type content struct {
+	data      []byte
+	mediaType string
+	requestID string
+}
+
+// exchange returns the first answer that any address gives, whatever its status.
+func (c *client) exchange(ctx context.Context, method, path string, query url.Values) (answer, content, error) {
+	var first error
+	for _, addr := range c.addrs {
+		a, body, err := c.exchangeWith(ctx, addr, method, path, query)
+		if err == nil {
+			return a, body, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return answer{}, content{}, first
+}
+
+func (c *client) exchangeWith(ctx context.Context, addr, method, path string, query url.Values) (answer, content, error) {
+	a := answer{addr: addr}
+	target := addr + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	var connected atomic.Bool
+	reqCtx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	traced := httptrace.WithClientTrace(reqCtx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
+	req, err := http.NewRequestWithContext(traced, method, target, nil)
+	if err != nil {
+		return a, content{}, &cliError{exit: ExitUsage, detail: err.Error(), err: err}
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "nearside-cli/"+Version)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return a, content{}, c.noAnswer(ctx, addr, connected.Load(), err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err != nil {
+		return a, content{}, c.noAnswer(ctx, addr, true, err)
+	}
+	if len(data) > maxAnswerBytes {
+		return a, content{}, &cliError{
+			exit: ExitError, detail: fmt.Sprintf("%s answered more than %d MiB", addr, maxAnswerBytes>>20), remedy: "ask for less, with --limit",
+		}
+	}
+	a.status = resp.StatusCode
+	a.region = api.Region(resp.Header.Get(api.HeaderRegion))
+	a.source = resp.Header.Get(api.HeaderSource)
+	if ms, err := strconv.ParseInt(resp.Header.Get(api.HeaderAgeMS), 10, 64); err == nil && ms > 0 {
+		a.age = time.Duration(ms) * time.Millisecond
+	}
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return a, content{data: data, mediaType: media, requestID: resp.Header.Get(api.HeaderRequestID)}, nil
+}
+
+// problem returns what a node's refusal says.
+func problem(a answer, body content) error {
+	var p api.Problem
+	if json.Unmarshal(body.data, &p) == nil && p.Code != "" {
+		e := p.Err()
+		if e.RequestID == "" {
+			e.RequestID = body.requestID
+		}
+		if e.Detail == "" {
+			e.Detail = fmt.Sprintf("%s answered %d", a.addr, a.status)
+		}
+		return e
+	}
+	out := &cliError{
+		exit: ExitError, requestID: body.requestID,
+		detail: strings.TrimSpace(fmt.Sprintf("%s answered %d %s", a.addr, a.status, http.StatusText(a.status))),
+		remedy: "that is not a region node's API: check --addr",
+	}
+	switch a.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		out.exit, out.remedy = ExitNotAllowed, "something in front of the node wants other credentials: check --addr and --token-file"
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		out.exit, out.remedy = ExitUnreachable, "something in front of the node cannot reach it: try again, or another --addr"
+	case http.StatusGatewayTimeout:
+		out.exit, out.remedy = ExitTimeout, "something in front of the node waited in vain: try again, or another --addr"
+	}
+	return out
+}
+
+// noAnswer says why a request got none. A node that was never reached is unreachable, one
+// that took the request and kept silent timed out.
+func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err error) error {
+	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err
+	}
+	var (
+		timedOut  = errors.Is(err, context.DeadlineExceeded)
+		netErr    net.Error
+		opErr     *net.OpError
+		dnsErr    *net.DNSError
+		unknownCA x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		record    tls.RecordHeaderError
+	)
+	timedOut = timedOut || errors.As(err, &netErr) && netErr.Timeout()
+	out := &cliError{exit: ExitUnreachable, err: err, remedy: "is a node running there? start one with \"nearside dev\", or say where it is with --addr or NEARSIDE_ADDR"}
+	cause := err.Error()
+	switch {
+	case timedOut && connected:
+		return &cliError{
+			exit: ExitTimeout, detail: fmt.Sprintf("%s did not answer within %s", addr, c.timeout),
+			remedy: "try again, or wait longer with --timeout", err: err,
+		}
+	case timedOut:
+		cause = fmt.Sprintf("no connection within %s", c.timeout)
+	case errors.As(err, &unknownCA), errors.As(err, &hostname):
+		out.remedy = "trust its authority with --ca-cert, or correct the host name in --addr"
+	case errors.As(err, &record):
+		cause, out.remedy = "it does not speak TLS", "use http:// in --addr"
+	case errors.As(err, &dnsErr):
+		cause = "the host name is not known"
+		out.remedy = "check the host name in --addr"
+	case errors.As(err, &opErr):
+		cause = opErr.Err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		cause = "it closed the connection"
+	}
+	cause = strings.TrimPrefix(cause, "connect: ")
+	out.detail = fmt.Sprintf("%s does not answer: %s", addr, cause)
+	return out
+}

@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// suggestBudget is the longest that asking for similar names may take.
+const suggestBudget = time.Second
+
+// mostKnown is how many names are few enough to list them all.
+const mostKnown = 10
+
+// didYouMean adds similar names to a "not found" about a service or region. It asks the
+// registry for the names there are; when that fails, err is as good as it was.
+func (s *session) didYouMean(ctx context.Context, err error, service, region string) error {
+	var ae *api.Error
+	if !errors.As(err, &ae) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, suggestBudget)
+	defer cancel()
+	var (
+		known []string
+		name  string
+	)
+	switch ae.Code {
+	case api.CodeServiceNotFound:
+		name, known = service, s.serviceNames(ctx)
+	case api.CodeRegionNotFound:
+		name, known = region, s.regionNames(ctx)
+	default:
+		return err
+	}
+	if name == "" || len(known) == 0 {
+		return err
+	}
+	var hints []string
+	if near := similar(name, known); len(near) > 0 {
+		hints = append(hints, "did you mean "+quotedList(near)+"?")
+	}
+	if len(known) <= mostKnown {
+		hints = append(hints, "known: "+strings.Join(known, ", "))
+	}
+	if len(hints) == 0 {
+		return err
+	}
+	e := asCLI(err)
+	e.remedy = strings.TrimSpace(strings.Join(hints, " ") + "\n" + e.remedy)
+	return e
+}
+
+func (s *session) serviceNames(ctx context.Context) []string {
+	var list api.ServiceList
+	if _, err := s.client.get(ctx, api.PathServices, s.query(), &list); err != nil {
+		return nil
+	}
+	names := make([]string, 0, len(list.Services))
+	for _, c := range list.Services {
+		names = append(names, string(c.Service))
+	}
+	return names
+}
+
+func (s *session) regionNames(ctx context.Context) []string {
+	var list api.RegionList
+	if _, err := s.client.get(ctx, api.PathRegions, nil, &list); err != nil {
+		return nil
+	}
+	names := make([]string, 0, len(list.Regions))
+	for _, r := range list.Regions {
+		names = append(names, string(r.Region))
+	}
+	return names
+}
+
+// similar returns at most three of known that name was probably meant to be, best first.
+func similar(name string, known []string) []string {
+	type candidate struct {
+		name     string
+		distance int
+	}
+	most := 1 + len(name)/4
+	var found []candidate
+	for _, k := range known {
+		d := distance(name, k)
+		if d > most && len(name) >= 3 && strings.HasPrefix(k, name) {
+			d = most
+		}
+		if d <= most && k != name {
+			found = append(found, candidate{k, d})
+		}
+	}
+	slices.SortStableFunc(found, func(a, b candidate) int {
+		if a.distance != b.distance {
+			return a.distance - b.distance
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	var out []string
+	for _, c := range found[:min(3, len(found))] {
+		out = append(out, c.name)
+	}
+	return out
+}
+
+// distance is the number of letters to insert, delete, replace or swap with their
+// neighbour that turn a into b.
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+func quotedList(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = fmt.Sprintf("%q", n)
+	}
+	return strings.Join(quoted, " or ")
+}
