@@ -1,0 +1,108 @@
+# Nearside. Bare `make` lists the targets; `make demo` shows the product, `make test` proves it.
+
+SHELL         := bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS     += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN     := $(CURDIR)/bin/nearside
+IMAGE   ?= nearside:dev
+COMPOSE_FILE := deploy/compose/three-regions.yaml
+
+# One set of flags for everything that does not race, so that the binary, vet, staticcheck
+# and the standalone builds share one build cache: a cold one takes minutes with etcd in it.
+STATIC  := CGO_ENABLED=0 GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
+LDFLAGS := -s -w -X github.com/nearside/nearside/services/cli.Version=$(VERSION)
+
+# The modules of the workspace, and their packages: the stories of e2e start real processes
+# and want the two cores for themselves, so they run after the rest.
+MODULES = $(shell go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
+UNIT    = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
+STORIES = $(shell go list work | grep '/nearside/e2e\(/\|$$\)')
+
+TEST_TIMEOUT ?= 9m
+FUZZTIME     ?= 10s
+BENCHTIME    ?= 1s
+# What `make demo-kill` does to which region, and when.
+DEMO_KILL    ?= --duration 60s --kill eu-west@15s --restore eu-west@35s
+
+# The compose of the docker client, or the older program of its own.
+COMPOSE = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi) -p nearside -f $(COMPOSE_FILE)
+
+##@ Use
+
+help: ## list these targets
+	@awk 'BEGIN {FS = ":.*## "; print "Nearside: service discovery that stays on the near side.\n\nusage: make TARGET"} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/nearside, one static binary
+	$(STATIC) go build -ldflags '$(LDFLAGS)' -o $(BIN) ./services/cmd/nearside
+
+demo: build ## start three regions with shop and load on this machine; Ctrl-C ends it
+	$(BIN) demo
+
+demo-kill: build ## the unattended demo: one region dies at 15 s and comes back at 35 s
+	$(BIN) demo $(DEMO_KILL)
+
+##@ Prove
+
+test: build ## vet, every test with the race detector, then the stories of e2e
+	$(STATIC) go vet work
+	go test -race -timeout $(TEST_TIMEOUT) $(UNIT)
+	NEARSIDE_BIN=$(BIN) go test -race -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+
+check: fmt-check lint standalone test ## exactly what CI runs: format, staticcheck, standalone builds, test
+
+e2e: build ## the stories of e2e alone, with what they say and measure
+	NEARSIDE_BIN=$(BIN) go test -race -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+
+e2e-compose: ## kill a region of the compose file and watch the others (needs a docker engine)
+	@if docker info >/dev/null 2>&1; then $(MAKE) image IMAGE=nearside:e2e; fi
+	NEARSIDE_COMPOSE=1 NEARSIDE_IMAGE=nearside:e2e go test -v -count=1 -timeout $(TEST_TIMEOUT) ./e2e/compose
+
+fuzz: ## every fuzz target for FUZZTIME (10s) each
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(MODULES) | while IFS=: read -r file target; do \
+		echo "== $$(dirname "$$file") $${target#func }"; \
+		go test -run '^$$' -fuzz "^$${target#func }$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null; \
+	done
+
+bench: ## every benchmark once, for BENCHTIME (1s) each
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(UNIT)
+
+##@ Parts of check
+
+fmt: ## format every Go file
+	@go tool gofumpt -w $(MODULES)
+
+fmt-check: ## say which Go files are not formatted
+	@bad="$$(go tool gofumpt -l $(MODULES))"; \
+	if [ -n "$$bad" ]; then echo "not formatted (make fmt does it):"; echo "$$bad"; exit 1; fi
+
+lint: ## staticcheck over every module
+	$(STATIC) go tool staticcheck $(UNIT) $(STORIES)
+
+standalone: ## build each module alone, without the workspace
+	@for m in $(MODULES); do echo "GOWORK=off go build ./... in $$m"; (cd $$m && GOWORK=off $(STATIC) go build ./...); done
+
+##@ Containers
+
+image: build ## build the container image nearside:dev, from nothing but the binary
+	rm -rf bin/image && mkdir -p -m 700 bin/image/data
+	cp $(BIN) deploy/Dockerfile bin/image/
+	docker build -q --build-arg VERSION=$(VERSION) -t $(IMAGE) bin/image
+
+compose-up: image ## start three regions in containers, and wait until all are healthy
+	$(COMPOSE) up -d
+	$(COMPOSE) ps
+
+compose-down: ## stop them and delete their data
+	$(COMPOSE) down --volumes --remove-orphans
+
+##@ Keep house
+
+clean: ## delete what was built
+	rm -rf bin e2e/.artifacts
+
+.PHONY: help build demo demo-kill test check e2e e2e-compose fuzz bench fmt fmt-check lint standalone image compose-up compose-down clean
