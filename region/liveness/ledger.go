@@ -1,0 +1,291 @@
+package liveness
+
+import (
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// Config holds the brake's figures.
+type Config struct {
+	Share  float64       // of the instances that may be evicted in one Window, 0 to 1
+	Window time.Duration // sliding
+	// MaxGap between two ticks; a longer one means that this process did not run, and
+	// nobody's silence counts. It must not exceed Grace, which covers shorter gaps.
+	MaxGap time.Duration
+	// Grace is added to every TTL.
+	Grace time.Duration
+	// HoldFor is how long protection holds an instance. After it, held ones leave too, at
+	// the pace of Share per Window: a region that lost most of its instances for good must
+	// not show them for ever.
+	HoldFor time.Duration
+}
+
+// Default returns the figures of the product.
+func Default() Config {
+	return Config{Share: 0.15, Window: time.Minute, MaxGap: time.Second, Grace: api.DeadlineGrace, HoldFor: 15 * time.Minute}
+}
+
+// Member is one instance as the catalogue has it.
+type Member struct {
+	Key      api.InstanceKey
+	Revision uint64 // of its record
+	TTL      time.Duration
+}
+
+// Ledger holds the deadlines of one region. It is not safe for concurrent use. All times
+// are durations since one fixed moment and must not go backwards by more than a reader's
+// own delay.
+type Ledger struct {
+	cfg     Config
+	entries map[api.InstanceKey]*entry
+	// overdue: past their deadline, not evicted. decided: their eviction is decided, the
+	// record is not yet deleted. No entry is in both.
+	overdue map[api.InstanceKey]*entry
+	decided map[api.InstanceKey]*entry
+	// present counts the instances of a service that are not decided.
+	present map[api.ServiceKey]int
+
+	lastTick time.Duration
+	// due is no later than the earliest deadline of an entry that is not overdue: before
+	// it no scan is needed.
+	due time.Duration
+
+	evictions []eviction // within the window, oldest first
+	evictedOf map[api.ServiceKey]int
+	samples   []sample // of the number of instances, one a second, oldest first, within the window
+
+	protected  bool
+	since      time.Duration // start of protection
+	reviewed   time.Duration // last look at held instances during protection
+	graceUntil time.Duration
+	changed    bool // since the last Overlay
+}
+
+type entry struct {
+	Member
+	deadline time.Duration
+	// spare: not to be evicted before. Set when protection ends, for those still overdue.
+	spare time.Duration
+}
+
+type eviction struct {
+	at      time.Duration
+	service api.ServiceKey
+}
+
+type sample struct {
+	at time.Duration
+	n  int
+}
+
+// New returns an empty ledger.
+func New(cfg Config) *Ledger {
+	return &Ledger{
+		cfg: cfg, entries: map[api.InstanceKey]*entry{}, overdue: map[api.InstanceKey]*entry{},
+		decided: map[api.InstanceKey]*entry{}, present: map[api.ServiceKey]int{}, evictedOf: map[api.ServiceKey]int{},
+	}
+}
+
+// Load replaces all members, at a start or when history had a gap. Everyone gets a full
+// TTL; evictions decided for a record that is still the same stand.
+func (l *Ledger) Load(now time.Duration, members []Member) {
+	decided := l.decided
+	l.entries = make(map[api.InstanceKey]*entry, len(members))
+	l.overdue, l.decided, l.present = map[api.InstanceKey]*entry{}, map[api.InstanceKey]*entry{}, map[api.ServiceKey]int{}
+	for _, m := range members {
+		e := &entry{Member: m}
+		l.entries[m.Key] = e
+		if old := decided[m.Key]; old != nil && old.Revision == m.Revision {
+			l.decided[m.Key] = e
+			continue
+		}
+		l.present[m.Key.ServiceKey()]++
+	}
+	l.lastTick = now
+	l.grant(now)
+	l.sample(now)
+}
+
+// grant gives everyone a full TTL from now on.
+func (l *Ledger) grant(now time.Duration) {
+	shortest := time.Duration(0)
+	for k, e := range l.entries {
+		if l.decided[k] != nil {
+			continue
+		}
+		e.deadline = max(e.deadline, now+e.TTL+l.cfg.Grace)
+		if shortest == 0 || e.TTL < shortest {
+			shortest = e.TTL
+		}
+	}
+	clear(l.overdue)
+	l.due = now + shortest + l.cfg.Grace
+	l.graceUntil = l.due
+	l.changed = true
+}
+
+// Put tells that the catalogue has m, new or changed. heard says that the change came from
+// the instance itself, which counts as a heartbeat. A new record undoes an eviction that
+// was decided on the older one.
+func (l *Ledger) Put(now time.Duration, m Member, heard bool) {
+	e := l.entries[m.Key]
+	if e == nil {
+		e = &entry{}
+		l.entries[m.Key] = e
+		l.present[m.Key.ServiceKey()]++
+		heard = true
+	}
+	if l.decided[m.Key] != nil {
+		if e.Revision == m.Revision {
+			return
+		}
+		delete(l.decided, m.Key)
+		l.present[m.Key.ServiceKey()]++
+		l.changed = true
+		heard = true
+	}
+	if e.TTL != m.TTL {
+		e.deadline = 0 // a shorter TTL counts at once
+		heard = true
+	}
+	e.Member = m
+	if heard {
+		l.heard(now, e)
+	}
+}
+
+// Delete tells that the catalogue no longer has the instance.
+func (l *Ledger) Delete(key api.InstanceKey) {
+	e := l.entries[key]
+	if e == nil {
+		return
+	}
+	delete(l.entries, key)
+	if l.decided[key] != nil || l.overdue[key] != nil {
+		l.changed = true
+	}
+	if l.decided[key] == nil {
+		l.leave(key)
+	}
+	delete(l.decided, key)
+	delete(l.overdue, key)
+}
+
+// leave takes an instance out of its service's count.
+func (l *Ledger) leave(key api.InstanceKey) {
+	s := key.ServiceKey()
+	if l.present[s]--; l.present[s] <= 0 {
+		delete(l.present, s)
+	}
+}
+
+// Heartbeat moves the deadline of an instance. It returns false when the instance is not
+// known or its eviction is decided: it must register again. What it acknowledged is never
+// evicted on older evidence (P1).
+func (l *Ledger) Heartbeat(now time.Duration, key api.InstanceKey) bool {
+	e := l.entries[key]
+	if e == nil || l.decided[key] != nil {
+		return false
+	}
+	l.heard(now, e)
+	return true
+}
+
+func (l *Ledger) heard(now time.Duration, e *entry) {
+	// A caller may have read the clock before a pause: a deadline never moves back.
+	e.deadline = max(e.deadline, now+e.TTL+l.cfg.Grace)
+	e.spare = 0
+	l.due = min(l.due, e.deadline)
+	if l.overdue[e.Key] != nil {
+		delete(l.overdue, e.Key)
+		l.changed = true
+	}
+}
+
+// Len returns how many instances are registered, evictions that are decided left out.
+func (l *Ledger) Len() int { return len(l.entries) - len(l.decided) }
+
+// Pending returns the instances whose eviction is decided and whose record still stands.
+func (l *Ledger) Pending() []Member {
+	if len(l.decided) == 0 {
+		return nil
+	}
+	out := make([]Member, 0, len(l.decided))
+	for _, e := range l.decided {
+		out = append(out, e.Member)
+	}
+	sortMembers(out)
+	return out
+}
+
+// Overlay is what readers must know beside the catalogue, as of one tick. It never
+// changes. The nil Overlay is empty.
+type Overlay struct {
+	hidden  map[api.InstanceKey]struct{}
+	overdue map[api.InstanceKey]struct{}
+	// touched counts, per service, the instances that are hidden or overdue.
+	touched map[api.ServiceKey]int
+}
+
+// Touches reports whether any instance of the service is hidden or overdue.
+func (o *Overlay) Touches(s api.ServiceKey) bool { return o != nil && o.touched[s] > 0 }
+
+// Hidden reports whether the instance's eviction is decided: readers must not see it.
+func (o *Overlay) Hidden(k api.InstanceKey) bool {
+	if o == nil || len(o.hidden) == 0 {
+		return false
+	}
+	_, ok := o.hidden[k]
+	return ok
+}
+
+// Overdue reports whether the instance's heartbeats stopped while the brake holds it.
+func (o *Overlay) Overdue(k api.InstanceKey) bool {
+	if o == nil || len(o.overdue) == 0 {
+		return false
+	}
+	_, ok := o.overdue[k]
+	return ok
+}
+
+// Len returns the numbers of hidden and overdue instances.
+func (o *Overlay) Len() (hidden, overdue int) {
+	if o == nil {
+		return 0, 0
+	}
+	return len(o.hidden), len(o.overdue)
+}
+
+// EachHidden calls f for every hidden instance, in no order.
+func (o *Overlay) EachHidden(f func(api.InstanceKey)) {
+	if o == nil {
+		return
+	}
+	for k := range o.hidden {
+		f(k)
+	}
+}
+
+// Overlay returns the present overlay, and whether it changed since the last call. When
+// it did not, the overlay returned is nil: keep the one at hand.
+func (l *Ledger) Overlay() (*Overlay, bool) {
+	if !l.changed {
+		return nil, false
+	}
+	l.changed = false
+	o := &Overlay{
+		hidden:  make(map[api.InstanceKey]struct{}, len(l.decided)),
+		overdue: make(map[api.InstanceKey]struct{}, len(l.overdue)),
+		touched: make(map[api.ServiceKey]int),
+	}
+	for k := range l.decided {
+		o.hidden[k] = struct{}{}
+		o.touched[k.ServiceKey()]++
+	}
+	for k := range l.overdue {
+		o.overdue[k] = struct{}{}
+		o.touched[k.ServiceKey()]++
+	}
+	return o, true
+}

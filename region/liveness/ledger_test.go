@@ -1,0 +1,515 @@
+package liveness_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/nearside/nearside/region/liveness"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+const (
+	tick = 200 * time.Millisecond
+	ttl  = 5 * time.Second
+	// full is what a heartbeat buys.
+	full = ttl + api.DeadlineGrace
+)
+
+func key(service string, i int) api.InstanceKey {
+	return api.InstanceKey{Namespace: "default", Service: api.ServiceName(service), ID: api.InstanceID(fmt.Sprintf("i%04d", i))}
+}
+
+// region plays a registry around a ledger: instances that send a heartbeat every second
+// while alive, a tick every 200 ms, and evicted records that go at once.
+type region struct {
+	t        *testing.T
+	l        *liveness.Ledger
+	now      time.Duration
+	alive    map[api.InstanceKey]bool
+	known    map[api.InstanceKey]bool
+	evicted  map[api.InstanceKey]time.Duration
+	verdicts []liveness.Verdict
+	// keep makes evicted records stay, as when the store does not answer.
+	keep bool
+}
+
+func newRegion(t *testing.T, services map[string]int) *region {
+	r := &region{
+		t: t, l: liveness.New(liveness.Default()), now: 90 * time.Second, alive: map[api.InstanceKey]bool{},
+		known: map[api.InstanceKey]bool{}, evicted: map[api.InstanceKey]time.Duration{},
+	}
+	var members []liveness.Member
+	for s, n := range services {
+		for i := range n {
+			k := key(s, i)
+			members = append(members, liveness.Member{Key: k, Revision: 1, TTL: ttl})
+			r.alive[k], r.known[k] = true, true
+		}
+	}
+	r.l.Load(r.now, members)
+	r.run(90 * time.Second) // past the first grace, a full window of samples
+	if len(r.evicted) > 0 || r.state().Grace > 0 {
+		t.Fatalf("not calm: %+v", r.state())
+	}
+	return r
+}
+
+func (r *region) state() liveness.State { return r.l.State(r.now) }
+
+func (r *region) step() {
+	r.now += tick
+	if r.now%time.Second == 0 {
+		for k := range r.alive {
+			if !r.l.Heartbeat(r.now, k) && r.known[k] {
+				r.t.Fatalf("heartbeat of %s refused", k)
+			}
+		}
+	}
+	v := r.l.Tick(r.now)
+	r.verdicts = append(r.verdicts, v)
+	for _, e := range v.Evicted {
+		if r.alive[e.Key] {
+			r.t.Fatalf("evicted %s, which sends heartbeats", e.Key)
+		}
+		r.evicted[e.Key] = r.now
+		delete(r.known, e.Key)
+		if !r.keep {
+			r.l.Delete(e.Key)
+		}
+	}
+}
+
+func (r *region) run(d time.Duration) {
+	for end := r.now + d; r.now < end; {
+		r.step()
+	}
+}
+
+func (r *region) kill(service string, n int) {
+	for i := range n {
+		delete(r.alive, key(service, i))
+	}
+}
+
+// P2: whatever share vanishes at once, the brake holds, and explains itself.
+func TestBrake(t *testing.T) {
+	tests := []struct {
+		name      string
+		total     int
+		vanish    int
+		protected bool
+		evicted   int // 90 s later
+	}{
+		{"one of one", 1, 1, false, 1},
+		{"one of three", 3, 1, false, 1},
+		{"two of three", 3, 2, true, 0},
+		{"one of six", 6, 1, false, 1},
+		{"two of six", 6, 2, true, 0},
+		{"two of fourteen", 14, 2, false, 2},
+		{"15 % of 100", 100, 15, false, 15},
+		{"16 % of 100", 100, 16, true, 0},
+		{"half", 100, 50, true, 0},
+		{"all", 100, 100, true, 0},
+		{"all of a thousand", 1000, 1000, true, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			// One service per instance, so that the rule about a service's last instance
+			// stays out of it.
+			services := map[string]int{}
+			for i := range tt.total {
+				services[fmt.Sprintf("s%d", i)] = 1
+			}
+			r := newRegion(t, services)
+			for i := range tt.vanish {
+				r.kill(fmt.Sprintf("s%d", i), 1)
+			}
+			r.run(full + time.Second)
+			if s := r.state(); s.Active != tt.protected || s.Why == "" {
+				t.Errorf("protection %v, want %v: %s", s.Active, tt.protected, s.Why)
+			}
+			r.run(90 * time.Second)
+			if len(r.evicted) != tt.evicted {
+				t.Errorf("%d evicted, want %d: %s", len(r.evicted), tt.evicted, r.state().Why)
+			}
+		})
+	}
+}
+
+// P2: heartbeats that return end protection, and nobody was lost.
+func TestBrakeReleasesWhenHeartbeatsReturn(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 100})
+	r.kill("orders", 100)
+	r.run(time.Minute)
+	o, _ := r.l.Overlay()
+	if _, overdue := o.Len(); overdue != 100 || !r.state().Active || len(r.evicted) != 0 {
+		t.Fatalf("overdue %d, %+v", overdue, r.state())
+	}
+	for i := range 100 { // they come back one by one, in 5 s
+		k := key("orders", i)
+		r.alive[k] = true
+		r.l.Heartbeat(r.now, k)
+		if i%4 == 3 {
+			r.step()
+		}
+	}
+	r.run(2 * time.Minute)
+	if s := r.state(); s.Active || s.Overdue != 0 || len(r.evicted) != 0 {
+		t.Errorf("after recovery: %+v, %d evicted", s, len(r.evicted))
+	}
+}
+
+// P2: when protection ends, those still silent get one more TTL: the network that brought
+// the others back may bring them too. Then the really dead ones leave.
+func TestBrakeSparesTheLastToReturn(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 100})
+	r.kill("orders", 100)
+	r.run(20 * time.Second)
+	for i := 10; i < 100; i++ {
+		r.alive[key("orders", i)] = true
+	}
+	r.run(2 * time.Second)
+	if s := r.state(); s.Active || s.Overdue != 10 || len(r.evicted) != 0 {
+		t.Fatalf("%+v, %d evicted", s, len(r.evicted))
+	}
+	r.alive[key("orders", 3)] = true
+	r.run(full + 2*time.Second)
+	if len(r.evicted) != 9 {
+		t.Errorf("%d evicted, want the 9 that stayed silent", len(r.evicted))
+	}
+}
+
+// P2: explicit deregistrations are honoured during protection, and end it.
+func TestDeregistrationsEndProtection(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 40})
+	r.kill("orders", 20)
+	r.run(full + time.Second)
+	if !r.state().Active {
+		t.Fatal("no protection")
+	}
+	for i := range 15 {
+		k := key("orders", i)
+		delete(r.known, k)
+		r.l.Delete(k)
+	}
+	r.run(time.Second)
+	if s := r.state(); s.Active || s.Overdue != 5 {
+		t.Errorf("%+v", s)
+	}
+	r.run(full)
+	if len(r.evicted) != 5 {
+		t.Errorf("%d evicted, want 5", len(r.evicted))
+	}
+}
+
+// P2: losses that trickle in are counted over a sliding window, so no boundary between
+// windows lets twice the share through.
+func TestTrickleIsBoundedInEveryWindow(t *testing.T) {
+	services := map[string]int{}
+	for i := range 200 {
+		services[fmt.Sprintf("s%d", i)] = 1
+	}
+	r := newRegion(t, services)
+	for i := range 100 {
+		r.kill(fmt.Sprintf("s%d", i), 1)
+		r.run(2 * time.Second)
+	}
+	r.run(5 * time.Minute)
+	for k, at := range r.evicted {
+		n := 0
+		for _, other := range r.evicted {
+			if other > at-time.Minute && other <= at {
+				n++
+			}
+		}
+		if n > 30 {
+			t.Fatalf("%d evicted in the minute before %s (%s)", n, at, k)
+		}
+	}
+	if len(r.evicted) == 0 {
+		t.Error("nobody was evicted")
+	}
+}
+
+// A region that lost most instances for good does not show them for ever, and even then
+// leaves at most the share in a window.
+func TestHeldInstancesLeaveAfterAWhile(t *testing.T) {
+	services := map[string]int{}
+	for i := range 40 {
+		services[fmt.Sprintf("s%d", i)] = 1
+	}
+	r := newRegion(t, services)
+	for i := range 20 {
+		r.kill(fmt.Sprintf("s%d", i), 1)
+	}
+	r.run(14 * time.Minute)
+	if len(r.evicted) != 0 {
+		t.Fatalf("%d evicted within the first minutes", len(r.evicted))
+	}
+	r.run(75*time.Second + full)
+	if n := len(r.evicted); n == 0 || n > 6 {
+		t.Errorf("%d evicted in the first window after the hold, want 1 to 6", n)
+	}
+	r.run(10 * time.Minute)
+	if len(r.evicted) != 20 || r.state().Active {
+		t.Errorf("%d evicted at the end: %s", len(r.evicted), r.state().Why)
+	}
+}
+
+// P2, P7: a service that had several never loses all of them in one window.
+func TestLastOfAServiceWaits(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 2, "users": 98})
+	r.kill("orders", 2)
+	r.run(full + time.Second)
+	if len(r.evicted) != 1 {
+		t.Fatalf("%d evicted, want 1", len(r.evicted))
+	}
+	o, _ := r.l.Overlay()
+	if !o.Overdue(key("orders", 1)) || !o.Touches(key("orders", 1).ServiceKey()) || o.Touches(key("users", 1).ServiceKey()) {
+		t.Error("the one that is held must be marked")
+	}
+	r.run(50 * time.Second)
+	if len(r.evicted) != 1 {
+		t.Error("the last one went in the same window")
+	}
+	r.run(20 * time.Second)
+	if len(r.evicted) != 2 {
+		t.Error("the last one never goes")
+	}
+}
+
+// P2: silence during our own pause is no evidence, of whatever length.
+func TestPauseGrace(t *testing.T) {
+	for _, pause := range []time.Duration{1100 * time.Millisecond, 3 * ttl, time.Hour, 400 * 24 * time.Hour} {
+		r := newRegion(t, map[string]int{"orders": 200})
+		r.now += pause
+		v := r.l.Tick(r.now)
+		if v.Gap < pause || len(v.Evicted) != 0 {
+			t.Fatalf("pause %s: %+v", pause, v)
+		}
+		if s := r.state(); s.Grace != full || s.Overdue != 0 {
+			t.Errorf("pause %s: grace %s", pause, s.Grace)
+		}
+		r.now -= r.now % tick // back in step with the second
+		r.run(time.Minute)
+		if len(r.evicted) != 0 {
+			t.Errorf("pause %s: %d evicted", pause, len(r.evicted))
+		}
+	}
+}
+
+// P2: requests that are served between waking up and the first tick see the overlay as
+// it was, and one with a stale clock does not shorten anybody's grace.
+func TestPauseThenReadsBeforeTheTick(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 10})
+	r.l.Overlay()
+	before := r.now
+	r.now += 10 * ttl
+	if _, changed := r.l.Overlay(); changed {
+		t.Error("the overlay changed without a tick")
+	}
+	r.l.Tick(r.now)
+	r.l.Heartbeat(before, key("orders", 0)) // read the clock before the pause
+	r.now += full - tick
+	for at := r.now - full + 2*tick; at < r.now; at += tick {
+		if v := r.l.Tick(at); len(v.Evicted) != 0 {
+			t.Fatalf("evicted within the grace: %+v", v)
+		}
+	}
+}
+
+// P1: after an eviction was decided no heartbeat is acknowledged; a new registration
+// undoes it.
+func TestDecidedEvictionIsFinalUntilRegisteredAnew(t *testing.T) {
+	r := newRegion(t, map[string]int{"orders": 20})
+	r.keep = true
+	r.kill("orders", 1)
+	r.run(full + time.Second)
+	k := key("orders", 0)
+	if len(r.evicted) != 1 || r.l.Heartbeat(r.now, k) {
+		t.Fatal("not decided, or the heartbeat was acknowledged")
+	}
+	if p := r.l.Pending(); len(p) != 1 || p[0].Revision != 1 {
+		t.Fatalf("pending %+v", p)
+	}
+	o, changed := r.l.Overlay()
+	if !changed || !o.Hidden(k) || o.Overdue(k) {
+		t.Error("it must be hidden")
+	}
+	r.l.Put(r.now, liveness.Member{Key: k, Revision: 1, TTL: ttl}, false) // replayed
+	if r.l.Heartbeat(r.now, k) {
+		t.Error("a replay undid the eviction")
+	}
+	r.l.Load(r.now, []liveness.Member{{Key: k, Revision: 1, TTL: ttl}}) // reload
+	if r.l.Heartbeat(r.now, k) {
+		t.Error("a reload undid the eviction")
+	}
+	r.l.Put(r.now, liveness.Member{Key: k, Revision: 9, TTL: ttl}, true)
+	if o, _ := r.l.Overlay(); o.Hidden(k) || !r.l.Heartbeat(r.now, k) || len(r.l.Pending()) != 0 {
+		t.Error("registering anew must undo it")
+	}
+}
+
+// A shorter TTL counts from the registration on, a status change is no heartbeat.
+func TestPut(t *testing.T) {
+	l := liveness.New(liveness.Default())
+	k := key("orders", 0)
+	l.Load(0, []liveness.Member{{Key: k, Revision: 1, TTL: time.Hour}})
+	l.Put(0, liveness.Member{Key: k, Revision: 2, TTL: time.Second}, true)
+	now := time.Duration(0)
+	for ; now < 1900*time.Millisecond; now += 100 * time.Millisecond {
+		if v := l.Tick(now); len(v.Evicted) > 0 {
+			t.Fatalf("evicted at %s", now)
+		}
+	}
+	l.Put(now, liveness.Member{Key: k, Revision: 3, TTL: time.Second}, false)
+	if v := l.Tick(2 * time.Second); len(v.Evicted) != 1 || v.Evicted[0].Revision != 3 {
+		t.Errorf("%+v", v)
+	}
+	l.Delete(k)
+	l.Delete(k)
+	if l.Len() != 0 {
+		t.Error("Len")
+	}
+}
+
+// Property, P1 and P2: under any mix of deaths, returns, pauses, deregistrations and new
+// registrations no instance is evicted within a full TTL of its last heartbeat or of the
+// end of a pause, and no window sees more than the share.
+func TestLaws(t *testing.T) {
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		l := liveness.New(liveness.Default())
+		n := 1 + rng.IntN(60)
+		last := map[api.InstanceKey]time.Duration{} // newest evidence of life
+		alive := map[api.InstanceKey]bool{}
+		var members []liveness.Member
+		revision := uint64(1)
+		add := func(i int) liveness.Member {
+			revision++
+			return liveness.Member{Key: key(fmt.Sprintf("s%d", i%7), i), Revision: revision, TTL: ttl}
+		}
+		for i := range n {
+			m := add(i)
+			members = append(members, m)
+			alive[m.Key], last[m.Key] = true, 0
+		}
+		l.Load(0, members)
+		largest := map[time.Duration]int{}
+		var evictions []time.Duration
+		perService := map[api.ServiceKey][]time.Duration{}
+		for now := tick; now < 10*time.Minute; now += tick {
+			if rng.IntN(400) == 0 { // pause
+				now += time.Duration(2+rng.IntN(18)) * time.Second
+				now -= now % tick
+				if v := l.Tick(now); v.Gap > 0 {
+					for k := range last {
+						last[k] = now
+					}
+				}
+			}
+			switch rng.IntN(120) {
+			case 0: // many die
+				for k := range alive {
+					if rng.IntN(2) == 0 {
+						delete(alive, k)
+					}
+				}
+			case 1: // one dies
+				for k := range alive {
+					delete(alive, k)
+					break
+				}
+			case 2: // many return
+				for k := range last {
+					if rng.IntN(2) == 0 {
+						alive[k] = true
+					}
+				}
+			case 3:
+				for k := range last {
+					l.Delete(k)
+					delete(last, k)
+					delete(alive, k)
+					break
+				}
+			case 4:
+				m := add(rng.IntN(80))
+				l.Put(now, m, true)
+				last[m.Key], alive[m.Key] = now, true
+			}
+			if now%time.Second == 0 {
+				for k := range alive {
+					if !l.Heartbeat(now, k) {
+						t.Fatalf("seed %d: heartbeat of %s refused", seed, k)
+					}
+					last[k] = now
+				}
+			}
+			largest[now] = len(last)
+			present := map[api.ServiceKey]int{}
+			for k := range last {
+				present[k.ServiceKey()]++
+			}
+			evicted := l.Tick(now).Evicted
+			for _, e := range evicted {
+				if now-last[e.Key] < full {
+					t.Fatalf("seed %d: %s evicted %s after evidence of life", seed, e.Key, now-last[e.Key])
+				}
+				s := e.Key.ServiceKey()
+				present[s]--
+				perService[s] = append(perService[s], now)
+				if c := within(perService[s], now); present[s] == 0 && c > 1 {
+					t.Fatalf("seed %d: all of %s evicted in one window", seed, s)
+				}
+				evictions = append(evictions, now)
+				l.Delete(e.Key)
+				delete(last, e.Key)
+				delete(alive, e.Key)
+			}
+			most := 0
+			for at, n := range largest {
+				if at < now-time.Minute-time.Second-20*time.Second {
+					delete(largest, at)
+				} else {
+					most = max(most, n)
+				}
+			}
+			if c := within(evictions, now); len(evicted) > 0 && c > 1 && float64(c) > 0.15*float64(most) {
+				t.Fatalf("seed %d: %d of at most %d evicted in the minute before %s", seed, c, most, now)
+			}
+		}
+	}
+}
+
+func within(at []time.Duration, now time.Duration) int {
+	n := 0
+	for _, a := range at {
+		if a > now-time.Minute {
+			n++
+		}
+	}
+	return n
+}
+
+func BenchmarkTick100k(b *testing.B) {
+	l := liveness.New(liveness.Default())
+	var members []liveness.Member
+	for i := range 100_000 {
+		members = append(members, liveness.Member{Key: key("orders", i), TTL: 15 * time.Second})
+	}
+	l.Load(0, members)
+	now := time.Duration(0)
+	i := 0
+	for b.Loop() {
+		now += tick
+		for range 4000 { // everyone every 5 s
+			l.Heartbeat(now, members[i%len(members)].Key)
+			i++
+		}
+		l.Tick(now)
+	}
+	b.ReportMetric(4000, "heartbeats/op")
+}
