@@ -1,0 +1,167 @@
+package replica
+
+import (
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// The guard against mass removal (I7). A registry that lost its data is empty for a moment
+// while its instances are alive; so is one that was restored, or damaged by a mistake. When
+// one step takes away more than a share of what an origin has, the old rows are kept for a
+// while beside the new truth and the origin counts as suspect.
+const (
+	// HoldFor is how long removed rows are kept: instances of a registry that lost its data
+	// register again well within it.
+	HoldFor = 60 * time.Second
+	// HoldServices and HoldPassing are the shares, in percent, of usable services and of
+	// usable instances beyond which a removal is held.
+	HoldServices = 30
+	HoldPassing  = 50
+	// Inside one history, small numbers are everyday life: a region of two services may stop
+	// one. The guard needs at least this many. After a change of epoch it needs one.
+	minHoldServices = 3
+	minHoldPassing  = 5
+)
+
+// heldRow is the last row of a service before it vanished.
+type heldRow struct {
+	entry *Entry
+	until time.Time
+}
+
+// lost returns how many usable instances of a row were removed between two entries, and
+// whether the service as a whole went. Instances that turned critical or draining are no
+// loss: the origin knows them and says so, which is news to follow at once.
+func lost(old, next *Entry) (instances int, service bool) {
+	if old == nil || old.Summary == nil || old.Summary.Passing == 0 {
+		return 0, false
+	}
+	if next == nil {
+		return old.Summary.Passing, true
+	}
+	if next.Summary == nil {
+		return 0, false
+	}
+	n := min(old.Summary.Passing-next.Summary.Passing, old.Summary.Total-next.Summary.Total)
+	return max(n, 0), false
+}
+
+// hold compares the truth with what is about to replace it, and keeps what was removed when
+// it is too much. It returns how many services it began to hold.
+func (r *Replica) hold(next *Table, touched []api.ServiceKey, newHistory bool, now time.Time) int {
+	var instances, services int
+	var keys []api.ServiceKey
+	look := func(k api.ServiceKey, old *Entry) {
+		n, gone := lost(old, next.Get(k))
+		if n > 0 {
+			instances += n
+			keys = append(keys, k)
+		}
+		if gone {
+			services++
+		}
+	}
+	if touched == nil {
+		for k, e := range r.truth.All {
+			look(k, e)
+		}
+	} else {
+		seen := make(map[api.ServiceKey]struct{}, len(touched))
+		for _, k := range touched {
+			if _, dup := seen[k]; !dup {
+				seen[k] = struct{}{}
+				look(k, r.truth.Get(k))
+			}
+		}
+	}
+	needServices, needPassing := minHoldServices, minHoldPassing
+	if newHistory {
+		needServices, needPassing = 1, 1
+	}
+	mass := services >= needServices && services*100 > r.truth.usable*HoldServices ||
+		instances >= needPassing && instances*100 > r.truth.passing*HoldPassing
+	if !mass {
+		return 0
+	}
+	began := 0
+	for _, k := range keys {
+		if _, already := r.held[k]; !already {
+			r.held[k] = heldRow{entry: r.truth.Get(k), until: now.Add(HoldFor)}
+			began++
+		}
+	}
+	return began
+}
+
+// release drops held rows whose time is over, or whose service is back with at least half
+// of its usable instances. It reports whether there were any.
+func (r *Replica) release(now time.Time) bool {
+	released := false
+	for k, h := range r.held {
+		back := false
+		if e := r.truth.Get(k); e != nil && e.Summary != nil {
+			back = e.Summary.Passing*2 >= h.entry.Summary.Passing
+		}
+		if back || !now.Before(h.until) {
+			delete(r.held, k)
+			released = true
+		}
+	}
+	return released
+}
+
+// merge returns the truth with the held rows in it.
+func (r *Replica) merge() *Table {
+	e := newEdit(r.truth)
+	for k, h := range r.held {
+		e.put(k, r.merged(h.entry, r.truth.Get(k)))
+	}
+	return e.done()
+}
+
+// merged returns a row with the endpoints of the new truth first, and those of the held row
+// that it lacks behind them, marked as overdue: callers use them after all others.
+func (r *Replica) merged(held, truth *Entry) *Entry {
+	s := *held.Summary
+	s.Endpoints = nil
+	s.Total, s.Passing, s.Draining, s.Capacity, s.Zones = 0, 0, 0, 0, nil
+	known := make(map[api.InstanceID]struct{})
+	out := &Entry{Hash: held.Hash}
+	if truth != nil {
+		out.Hash, out.Quarantined = truth.Hash, truth.Quarantined
+		if truth.Summary != nil {
+			s = *truth.Summary
+		}
+	}
+	zones := make(map[api.Zone]api.ZoneCount, len(s.Zones))
+	for z, n := range s.Zones {
+		zones[z] = n
+	}
+	endpoints := make([]api.Endpoint, 0, api.MaxFailoverSet)
+	for _, ep := range s.Endpoints {
+		known[ep.ID] = struct{}{}
+		endpoints = append(endpoints, ep)
+	}
+	for _, ep := range held.Summary.Endpoints {
+		if _, ok := known[ep.ID]; ok || len(endpoints) >= api.MaxFailoverSet {
+			continue
+		}
+		ep.Overdue = true
+		endpoints = append(endpoints, ep)
+		z := zones[ep.Zone]
+		z.Total++
+		s.Total++
+		if ep.Status.Usable() {
+			z.Passing++
+			s.Passing++
+			s.Capacity += ep.Capacity
+		}
+		zones[ep.Zone] = z
+	}
+	s.Endpoints, s.Zones, s.Complete = endpoints, zones, false
+	// Readers compare (epoch, revision): in a new history the old revision means nothing.
+	s.Revision = r.version.Revision
+	out.Summary, out.Revision = &s, s.Revision
+	return out
+}
