@@ -51,12 +51,12 @@ demo-kill: build ## the unattended demo: one region dies at 15 s and comes back 
 test: build ## vet, every test with the race detector, then the stories of e2e
 	$(STATIC) go vet work
 	go test -race -timeout $(TEST_TIMEOUT) $(UNIT)
-	NEARSIDE_BIN=$(BIN) go test -race -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+	NEARSIDE_BINARY=$(BIN) go test -race -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
 check: fmt-check lint standalone test ## exactly what CI runs: format, staticcheck, standalone builds, test
 
 e2e: build ## the stories of e2e alone, with what they say and measure
-	NEARSIDE_BIN=$(BIN) go test -race -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+	NEARSIDE_BINARY=$(BIN) go test -race -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
 e2e-compose: ## kill a region of the compose file and watch the others (needs a docker engine)
 	@if docker info >/dev/null 2>&1; then $(MAKE) image IMAGE=nearside:e2e; fi

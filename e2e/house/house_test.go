@@ -1,10 +1,12 @@
 package house
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -14,25 +16,31 @@ type house struct {
 	pkgs []*Package
 }
 
-func open(t *testing.T) house {
-	t.Helper()
+// loaded asks `go list` once for all tests; they only read.
+var loaded = sync.OnceValues(func() (house, error) {
 	wd, err := os.Getwd()
 	if err != nil {
-		t.Fatal(err)
+		return house{}, err
 	}
 	root, err := Root(wd)
 	if err != nil {
-		t.Fatal(err)
+		return house{}, err
 	}
 	pkgs, err := Load(root, false, "work")
+	if err == nil && len(pkgs) == 0 {
+		err = errors.New("go list finds no package in the workspace: the rules would hold nothing")
+	}
+	return house{root, pkgs}, err
+})
+
+func open(t *testing.T) house {
+	t.Helper()
+	h, err := loaded()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(pkgs) == 0 {
-		t.Fatal("go list finds no package in the workspace: the rules would hold nothing")
-	}
-	neverCached(t, root)
-	return house{root, pkgs}
+	neverCached(t, h.root)
+	return h
 }
 
 // neverCached keeps `go test` from reusing an older verdict: it looks for changed inputs

@@ -24,16 +24,28 @@ const pureWhy = "it is one of the pure packages: they take values and a now and 
 // impure lists what pure packages do not import: the roots, and what is below them.
 var impure = []string{"net", "os", "context", "log", "syscall", "runtime", "testing"}
 
-// pureExceptions are imports below an impure root that do no I/O. With names, only
-// identifiers that start with one of them may be used.
+// pureExceptions are imports that look impure and do no I/O, for one package or, with an
+// empty pkg, for all. With names, only identifiers that start with one of them may be used.
 var pureExceptions = []struct {
 	pkg, imp string
 	names    []string
 	why      string
 }{
-	{"sdk/api", "net/netip", nil, "an address is a value; netip opens nothing"},
-	{"sdk/api", "net/url", nil, "escaping of paths is text work; net/url opens nothing"},
+	{"", "net/netip", nil, "an address is a value; netip opens nothing"},
+	{"", "net/url", nil, "taking a URL apart is text work; net/url opens nothing"},
 	{"sdk/api", "net/http", []string{"Status", "Method"}, "the names and numbers of HTTP statuses and methods are part of the wire form"},
+	{"region/catalog", Prefix + "region/store", nil, "the store contract is nouns and an interface; its implementations are in folders below it"},
+}
+
+// excepted returns the names that pure package rel may use of import imp despite the
+// rules (nil = all), and whether it may at all.
+func excepted(rel, imp string) (names []string, ok bool) {
+	for _, e := range pureExceptions {
+		if (e.pkg == "" || e.pkg == rel) && e.imp == imp {
+			return e.names, true
+		}
+	}
+	return nil, false
 }
 
 // clock lists the functions of package time that read a clock or wait for one.
@@ -65,6 +77,12 @@ func PureFile(rel, name string, src []byte) ([]Violation, error) {
 		if imp == "time" {
 			timeName = local
 		}
+		if names, ok := excepted(rel, imp); ok {
+			if names != nil {
+				narrow[local] = names
+			}
+			continue
+		}
 		switch {
 		case Ours(imp):
 			if !slices.Contains(Pure, Rel(imp)) {
@@ -75,18 +93,7 @@ func PureFile(rel, name string, src []byte) ([]Violation, error) {
 				say(spec.Pos(), "imports "+imp)
 			}
 		case below(imp, impure):
-			allowed := false
-			for _, e := range pureExceptions {
-				if e.pkg == rel && e.imp == imp {
-					allowed = true
-					if e.names != nil {
-						narrow[local] = e.names
-					}
-				}
-			}
-			if !allowed {
-				say(spec.Pos(), "imports "+imp)
-			}
+			say(spec.Pos(), "imports "+imp)
 		}
 	}
 	ast.Inspect(f, func(n ast.Node) bool {
