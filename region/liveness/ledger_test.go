@@ -267,7 +267,7 @@ func TestLastOfAServiceWaits(t *testing.T) {
 		t.Fatalf("%d evicted, want 1", len(r.evicted))
 	}
 	o, _ := r.l.Overlay()
-	if !o.Overdue(key("orders", 1)) || !o.Touches(key("orders", 1).ServiceKey()) || o.Touches(key("users", 1).ServiceKey()) {
+	if !o.Overdue(key("orders", 1), 1) || !o.Touches(key("orders", 1).ServiceKey()) || o.Touches(key("users", 1).ServiceKey()) {
 		t.Error("the one that is held must be marked")
 	}
 	r.run(50 * time.Second)
@@ -335,7 +335,7 @@ func TestDecidedEvictionIsFinalUntilRegisteredAnew(t *testing.T) {
 		t.Fatalf("pending %+v", p)
 	}
 	o, changed := r.l.Overlay()
-	if !changed || !o.Hidden(k) || o.Overdue(k) {
+	if !changed || !o.Hidden(k, 1) || o.Hidden(k, 2) || o.Overdue(k, 1) {
 		t.Error("it must be hidden")
 	}
 	r.l.Put(r.now, liveness.Member{Key: k, Revision: 1, TTL: ttl}, false) // replayed
@@ -347,7 +347,7 @@ func TestDecidedEvictionIsFinalUntilRegisteredAnew(t *testing.T) {
 		t.Error("a reload undid the eviction")
 	}
 	r.l.Put(r.now, liveness.Member{Key: k, Revision: 9, TTL: ttl}, true)
-	if o, _ := r.l.Overlay(); o.Hidden(k) || !r.l.Heartbeat(r.now, k) || len(r.l.Pending()) != 0 {
+	if o, _ := r.l.Overlay(); o.Hidden(k, 1) || o.Hidden(k, 9) || !r.l.Heartbeat(r.now, k) || len(r.l.Pending()) != 0 {
 		t.Error("registering anew must undo it")
 	}
 }
