@@ -33,8 +33,12 @@ var (
 	ErrClosed = errors.New("the store is closed")
 )
 
-// MaxOps bounds the operations of one Commit (etcd's own limit).
-const MaxOps = 128
+// Bounds of one Commit. Beyond them Commit returns ErrTooLarge and writes nothing.
+const (
+	MaxOps   = 128     // operations (etcd's own limit)
+	MaxBytes = 1 << 20 // keys and values together; below etcd's 1.5 MiB request, which also carries the guards
+	MaxKey   = 512     // bytes of a key
+)
 
 // Record is one stored record. Value must not be changed by the reader.
 type Record struct {
@@ -74,28 +78,36 @@ type Image struct {
 }
 
 // Store keeps a region's records. All methods are safe for concurrent use and return when
-// ctx ends. Keys are up to 512 bytes; an implementation keeps them apart from its own
-// bookkeeping (epoch, region stamp), which never shows in Load or Watch.
+// ctx ends; but for Watch the error then wraps both ctx's error and ErrUnavailable. Keys are 1 to
+// MaxKey bytes; an implementation keeps them apart from its own bookkeeping (epoch, region
+// stamp), which never shows in Load or Watch but does take revisions: a revision may pass
+// without a batch, and progress and Barrier tell of it.
 type Store interface {
 	// Load returns the content at a revision that is at least the newest one acknowledged
 	// before the call.
 	Load(ctx context.Context) (Image, error)
 
 	// Commit applies ops atomically and returns their revision once they are durable.
-	// Errors: ErrConflict, ErrUnavailable (outcome unknown), ErrFull, ErrTooLarge, ErrClosed.
+	// Errors: ErrConflict, ErrUnavailable (outcome unknown), ErrFull, ErrTooLarge, ErrClosed;
+	// a plain error for ops that CheckOps refuses. After all but ErrUnavailable nothing was written.
 	// Deleting a missing record without a guard succeeds; when a commit changes nothing the
 	// current revision is returned.
 	Commit(ctx context.Context, ops []Op) (uint64, error)
 
 	// Watch calls apply for every batch after revision from, in revision order, each exactly
-	// once, from one goroutine. It returns apply's error, ctx's error, ErrCompacted, or
-	// ErrUnavailable when the connection is lost (call again with the last revision seen).
-	// progress, when not nil, is called now and then with a revision up to which nothing
-	// more will come. Two watches do not wait for each other.
+	// once, from the caller's goroutine. It never returns nil: it returns apply's error as it
+	// is, ctx's error, ErrClosed, ErrCompacted (also when from is ahead of the store: the
+	// history was replaced by an older one), or ErrUnavailable when the store has not been
+	// heard of for some seconds (call again with the last revision seen).
+	// progress, when not nil, is called with a never falling revision up to which nothing more will
+	// come: soon after a Barrier that is ahead of the last batch, and at least every few
+	// seconds while nothing happens, so it also proves that the store answers. progress and
+	// apply are never called at the same time. Two watches do not wait for each other.
 	Watch(ctx context.Context, from uint64, apply func(Batch) error, progress func(revision uint64)) error
 
 	// Barrier returns a revision that is at least that of every commit acknowledged before
-	// the call, confirmed with the store (strong reads).
+	// the call, confirmed with the store (strong reads). Every running Watch of this Store
+	// reaches it soon, by a batch or by progress.
 	Barrier(ctx context.Context) (uint64, error)
 
 	// Epoch returns the epoch of the present history. It is set when the store is first opened.

@@ -1,0 +1,33 @@
+package store
+
+import "fmt"
+
+// CheckOps refuses what no Store accepts: too many operations or bytes (ErrTooLarge), an
+// empty or over-long key, a key that occurs twice, a delete that carries a value.
+func CheckOps(ops []Op) error {
+	if len(ops) > MaxOps {
+		return fmt.Errorf("%d operations, at most %d fit in one commit: %w", len(ops), MaxOps, ErrTooLarge)
+	}
+	size := 0
+	seen := make(map[string]struct{}, len(ops))
+	for _, op := range ops {
+		if len(op.Key) == 0 || len(op.Key) > MaxKey {
+			return fmt.Errorf("a key of %d bytes: keys have 1 to %d", len(op.Key), MaxKey)
+		}
+		if _, twice := seen[op.Key]; twice {
+			return fmt.Errorf("key %q occurs twice in one commit", op.Key)
+		}
+		seen[op.Key] = struct{}{}
+		if op.Delete && op.Value != nil {
+			return fmt.Errorf("the delete of key %q carries a value", op.Key)
+		}
+		if op.If != 0 && !op.Guarded {
+			return fmt.Errorf("key %q has a guard revision but is not guarded", op.Key)
+		}
+		size += len(op.Key) + len(op.Value)
+	}
+	if size > MaxBytes {
+		return fmt.Errorf("%d bytes, at most %d fit in one commit: %w", size, MaxBytes, ErrTooLarge)
+	}
+	return nil
+}

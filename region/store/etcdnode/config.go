@@ -1,0 +1,90 @@
+package etcdnode
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// Defaults and bounds of Config.
+const (
+	// DefaultQuota holds about 50,000 instances with their recent history many times over.
+	DefaultQuota = 512 << 20
+	minQuota     = 16 << 20
+	maxQuota     = 8 << 30 // etcd's own advice
+
+	// DefaultRetention is how much history is kept for watchers that resume.
+	DefaultRetention = 5 * time.Minute
+	minRetention     = time.Minute // a negative one crashed etcd (GHSA-pm3m-32r3-7mfh)
+	maxRetention     = 24 * time.Hour
+
+	defaultStartTimeout = 60 * time.Second
+	closeTimeout        = 10 * time.Second // etcd waits up to 5.4 s for open streams
+)
+
+// Config says which member to run, and where.
+type Config struct {
+	Region api.Region // required; stamped in the data directory at the first start
+	Node   string     // required; the member's name: 1 to 128 of A-Z a-z 0-9 . _ : -
+
+	// DataDir is the member's own directory; made with mode 0700 when missing. It must be
+	// on a local disk. About 150 MB are taken at the first start (etcd preallocates its log).
+	DataDir string
+
+	// QuotaBytes bounds the database, 16 MiB to 8 GiB; 0 means DefaultQuota. Past it every
+	// write is refused. Raise it for more than about 100,000 instances or heavy churn:
+	// the history of one retention must fit too.
+	QuotaBytes int64
+
+	// Retention is how long history is kept, 1 min to 24 h; 0 means DefaultRetention. Longer
+	// lets watchers resume after a longer absence, and costs disk in proportion to churn.
+	Retention time.Duration
+
+	// StartTimeout bounds the start beside ctx; 0 means 60 s. A start replays the log of the
+	// last 10,000 writes, which takes well under a second on a healthy disk.
+	StartTimeout time.Duration
+
+	// Logger may be nil. etcd's info entries arrive as debug.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = DefaultQuota
+	}
+	if c.Retention == 0 {
+		c.Retention = DefaultRetention
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate expects the defaults to be filled in.
+func (c Config) validate() error {
+	if err := api.CheckRegion(string(c.Region)); err != nil {
+		return err
+	}
+	if !api.ValidInstanceID(c.Node) {
+		return fmt.Errorf("node name %s is not valid: use 1 to 128 of A-Z, a-z, 0-9, '.', '_', ':' and '-'", api.Quote(c.Node))
+	}
+	if c.DataDir == "" {
+		return fmt.Errorf("no data directory is given: choose one with --data-dir")
+	}
+	if c.QuotaBytes < minQuota || c.QuotaBytes > maxQuota {
+		return fmt.Errorf("store quota of %d bytes: choose %d (16 MiB) to %d (8 GiB)", c.QuotaBytes, minQuota, int64(maxQuota))
+	}
+	if c.Retention < minRetention || c.Retention > maxRetention {
+		return fmt.Errorf("store history of %s: choose %s to %s", c.Retention, minRetention, maxRetention)
+	}
+	if c.StartTimeout < 0 {
+		return fmt.Errorf("start timeout of %s: it must not be negative", c.StartTimeout)
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package etcdnode
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/nearside/nearside/region/store/internal/zaplog"
+)
+
+// ErrFatal: the embedded etcd gave up. Its data is safe up to the last acknowledged write,
+// and nothing is acknowledged any more; only a new process can run it again.
+var ErrFatal = errors.New("the embedded etcd ended")
+
+// fatalHook keeps etcd from ending our process. etcd answers what it cannot handle (a full
+// disk, a broken log) with a fatal or panicking log entry, of which it has some 130, and
+// expects never to run past it. So the goroutine that made the entry ends here: etcd stops
+// working, calls to it run into their time-outs, and the first cause is reported.
+type fatalHook struct {
+	first chan error // buffered 1: the first cause
+}
+
+func newFatalHook() *fatalHook { return &fatalHook{first: make(chan error, 1)} }
+
+// OnWrite implements zapcore.CheckWriteHook.
+func (h *fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
+	text := ce.Message
+	if cause := zaplog.ErrorText(fields); cause != "" {
+		text += ": " + cause
+	}
+	h.report(text)
+	runtime.Goexit()
+}
+
+func (h *fatalHook) report(text string) {
+	select {
+	case h.first <- fmt.Errorf("%w: %s", ErrFatal, text):
+	default: // the later ones are consequences of the first
+	}
+}
+
+// meaningless tells the warnings and errors that etcd logs whenever it starts or closes, of
+// which an operator learns nothing.
+func meaningless(message, errText string) bool {
+	for _, m := range []string{
+		"Running http and grpc server on single port", // on a unix socket that is ours alone
+		"simple token is not cryptographically signed",
+		"accept loop stopping",
+	} {
+		if strings.Contains(message, m) {
+			return true
+		}
+	}
+	for _, e := range []string{
+		"use of closed network connection",
+		"mux: server closed",
+		"http: Server closed",
+		"grpc: the server has been stopped",
+		"context canceled",
+		"missing term information", // the storage version is looked up before the first entry is applied, and again later
+	} {
+		if strings.Contains(errText, e) {
+			return true
+		}
+	}
+	return false
+}
