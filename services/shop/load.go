@@ -103,4 +103,3 @@ func (c LoadConfig) normalize() (LoadConfig, error) {
 	}
 	return c, nil
 }
-

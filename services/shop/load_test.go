@@ -10,11 +10,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nearside/nearside/sdk/api"
 )
 
 // fakeShop answers shoppers in memory, so that the clock of a synctest bubble rules.
@@ -281,6 +284,24 @@ func TestLoadAgainstTheShop(t *testing.T) {
 	}
 	if _, err := os.Stat(cfg.ReadyFile); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the ready file is still there: %v", err)
+	}
+}
+
+// Where payments is served from is followed to the call, and failures don't count.
+func TestTallyFollowsPayments(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	tally := newTally("ap-south", at(0))
+	for ms, from := range []api.Region{"eu-west", "eu-west", "", "us-east", "us-east", "eu-west"} {
+		tally.add(outcome{kind: KindQuote, safe: true, end: at(ms), status: 200, paymentsFrom: from})
+	}
+	tally.add(outcome{kind: KindQuote, safe: true, end: at(7), status: 502, err: "x", paymentsFrom: "us-east"})
+	want := []Move{{at(0).UTC(), "", "eu-west"}, {at(3).UTC(), "eu-west", "us-east"}, {at(5).UTC(), "us-east", "eu-west"}}
+	if got := tally.tick(at(1000)).Moves; !reflect.DeepEqual(got, want) {
+		t.Errorf("moves %v, want %v", got, want)
+	}
+	tally.add(outcome{kind: KindQuote, end: at(1100), status: 200, paymentsFrom: "eu-west"})
+	if got := tally.tick(at(2000)).Moves; len(got) != 0 {
+		t.Errorf("moves %v in a quiet second", got)
 	}
 }
 

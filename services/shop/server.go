@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/nearside/nearside/sdk/api"
 )
 
 // server is what the five services have in common: routing, headers, JSON, errors,
@@ -43,6 +45,7 @@ type reply struct {
 func newServer(name, region, instance string, call *caller, log *slog.Logger) (*server, error) {
 	s := &server{name: name, region: region, instance: instance, call: call, log: log, mux: http.NewServeMux()}
 	s.handle("GET /healthz", s.health)
+	s.handle("GET "+api.PathReadyz, s.ready)
 	switch name {
 	case Storefront:
 		addStorefront(s)
@@ -67,6 +70,19 @@ func (s *server) health(*http.Request) (reply, error) {
 	return reply{body: map[string]string{"status": "ok", "service": s.name, "instance": s.instance}}, nil
 }
 
+// ready answers as a node of the registry does, so that "nearside check ready" serves both.
+// Being registered is no part of it: calls that come are answered either way.
+func (s *server) ready(*http.Request) (reply, error) {
+	check := api.ReadinessCheck{Name: "serving", OK: !s.draining.Load()}
+	rep := reply{body: api.Readiness{
+		Ready: check.OK, Region: api.Region(s.region), Node: s.instance, Checks: []api.ReadinessCheck{check},
+	}}
+	if !check.OK {
+		rep.status = http.StatusServiceUnavailable
+	}
+	return rep, nil
+}
+
 // handler returns the whole service: a span around each request, then the headers, then
 // the route.
 func (s *server) handler(traces trace.TracerProvider, propagator propagation.TextMapPropagator) http.Handler {
@@ -74,7 +90,7 @@ func (s *server) handler(traces trace.TracerProvider, propagator propagation.Tex
 		otelhttp.WithTracerProvider(traces),
 		otelhttp.WithPropagators(propagator),
 		otelhttp.WithMeterProvider(noop.NewMeterProvider()),
-		otelhttp.WithFilter(func(r *http.Request) bool { return r.URL.Path != "/healthz" }),
+		otelhttp.WithFilter(func(r *http.Request) bool { return r.URL.Path != "/healthz" && r.URL.Path != api.PathReadyz }),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
 			if r.Pattern != "" {
 				return r.Pattern // "GET /products/{id}": never the id itself, names must be few

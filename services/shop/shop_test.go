@@ -154,7 +154,7 @@ func TestMissingServiceIsNamed(t *testing.T) {
 	if p := a.problem(t); a.status != 502 || p.Service != Orders || !strings.Contains(p.Detail, Payments) {
 		t.Errorf("storefront: %d %+v", a.status, p)
 	}
-	for _, path := range []string{"/", "/products/sku-1", "/healthz"} {
+	for _, path := range []string{"/", "/products/sku-1", "/healthz", "/readyz"} {
 		if a := ask(t, n, "GET", "http://"+ready.Services[Storefront].Addr+path, nil); a.status != 200 {
 			t.Errorf("%s: %d, though payments isn't needed", path, a.status)
 		}

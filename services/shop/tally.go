@@ -14,6 +14,8 @@ import (
 const (
 	// maxTickErrors bounds the different errors that a line tells.
 	maxTickErrors = 3
+	// maxMoves bounds the moves that a line tells.
+	maxMoves = 64
 	// maxLatency that is told apart from longer ones.
 	maxLatency = time.Minute
 )
@@ -57,6 +59,14 @@ type Tick struct {
 // Move tells that from this moment on payments was served from another region.
 type Move struct {
 	Time time.Time  `json:"t"`
+	To   api.Region `json:"to"`
+}
+
+// Move says that payments was served from another region than for the call before. A line
+// holds the first 64. The first answer of a run is a move from "".
+type Move struct {
+	Time time.Time  `json:"t"` // end of the first call served from To
+	From api.Region `json:"from,omitempty"`
 	To   api.Region `json:"to"`
 }
 
@@ -136,6 +146,16 @@ func (t *tally) add(o outcome) {
 		t.longestGap = max(t.longestGap, o.end.Sub(t.lastSuccess))
 		t.lastSuccess = o.end
 	}
+	if o.failed() || o.unfinished || o.paymentsFrom == "" || o.paymentsFrom == t.payments {
+		return
+	}
+	move := Move{Time: o.end.UTC(), From: t.payments, To: o.paymentsFrom}
+	t.payments = o.paymentsFrom
+	for _, s := range []*sums{t.second, t.all} {
+		if len(s.tick.Moves) < maxMoves {
+			s.tick.Moves = append(s.tick.Moves, move)
+		}
+	}
 }
 
 // skip counts n calls that were never made.
@@ -210,7 +230,7 @@ func (s *sums) line(now time.Time) Tick {
 	t.P50MS = s.quantile(50)
 	t.P99MS = s.quantile(99)
 	t.MaxMS = float64(s.latency.Max()) / 1000
-	t.Kinds, t.Errors = maps.Clone(t.Kinds), slices.Clone(t.Errors)
+	t.Kinds, t.Errors, t.Moves = maps.Clone(t.Kinds), slices.Clone(t.Errors), slices.Clone(t.Moves)
 	t.PaymentsFrom, t.ServedFrom = maps.Clone(t.PaymentsFrom), maps.Clone(t.ServedFrom)
 	return t
 }
