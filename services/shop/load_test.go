@@ -295,13 +295,16 @@ func TestTallyFollowsPayments(t *testing.T) {
 		tally.add(outcome{kind: KindQuote, safe: true, end: at(ms), status: 200, paymentsFrom: from})
 	}
 	tally.add(outcome{kind: KindQuote, safe: true, end: at(7), status: 502, err: "x", paymentsFrom: "us-east"})
-	want := []Move{{at(0).UTC(), "", "eu-west"}, {at(3).UTC(), "eu-west", "us-east"}, {at(5).UTC(), "us-east", "eu-west"}}
+	want := []Move{{at(0).UTC(), "eu-west"}, {at(3).UTC(), "us-east"}, {at(5).UTC(), "eu-west"}}
 	if got := tally.tick(at(1000)).Moves; !reflect.DeepEqual(got, want) {
 		t.Errorf("moves %v, want %v", got, want)
 	}
 	tally.add(outcome{kind: KindQuote, end: at(1100), status: 200, paymentsFrom: "eu-west"})
 	if got := tally.tick(at(2000)).Moves; len(got) != 0 {
 		t.Errorf("moves %v in a quiet second", got)
+	}
+	if got := tally.final(at(2000), Summary{}).Moves; len(got) != 0 {
+		t.Errorf("moves %v told twice", got)
 	}
 }
 

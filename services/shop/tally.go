@@ -49,8 +49,8 @@ type Tick struct {
 	PaymentsFrom map[api.Region]int64 `json:"payments_from"` // where payments was served
 	ServedFrom   map[api.Region]int64 `json:"served_from"`   // where storefront was served
 	Errors       []string             `json:"errors"`        // the first few different ones
-	// Moves lists each change of the region that served payments, in order; the first one
-	// of a run says where it was served at first.
+	// Moves lists the changes of the region that served payments, in order, to at most 64;
+	// the first one of a run says where it was served at first. The last line repeats none.
 	Moves []Move `json:"moves,omitempty"`
 
 	*Summary // nil except in the last line
@@ -58,15 +58,7 @@ type Tick struct {
 
 // Move tells that from this moment on payments was served from another region.
 type Move struct {
-	Time time.Time  `json:"t"`
-	To   api.Region `json:"to"`
-}
-
-// Move says that payments was served from another region than for the call before. A line
-// holds the first 64. The first answer of a run is a move from "".
-type Move struct {
-	Time time.Time  `json:"t"` // end of the first call served from To
-	From api.Region `json:"from,omitempty"`
+	Time time.Time  `json:"t"` // end of the first call that To served
 	To   api.Region `json:"to"`
 }
 
@@ -138,10 +130,6 @@ func newTally(region api.Region, begun time.Time) *tally {
 func (t *tally) add(o outcome) {
 	t.second.add(o)
 	t.all.add(o)
-	if o.paymentsFrom != "" && o.paymentsFrom != t.payments {
-		t.payments = o.paymentsFrom
-		t.second.tick.Moves = append(t.second.tick.Moves, Move{Time: o.end, To: o.paymentsFrom})
-	}
 	if !o.failed() && !o.unfinished && o.end.After(t.lastSuccess) {
 		t.longestGap = max(t.longestGap, o.end.Sub(t.lastSuccess))
 		t.lastSuccess = o.end
@@ -149,12 +137,9 @@ func (t *tally) add(o outcome) {
 	if o.failed() || o.unfinished || o.paymentsFrom == "" || o.paymentsFrom == t.payments {
 		return
 	}
-	move := Move{Time: o.end.UTC(), From: t.payments, To: o.paymentsFrom}
 	t.payments = o.paymentsFrom
-	for _, s := range []*sums{t.second, t.all} {
-		if len(s.tick.Moves) < maxMoves {
-			s.tick.Moves = append(s.tick.Moves, move)
-		}
+	if moves := &t.second.tick.Moves; len(*moves) < maxMoves {
+		*moves = append(*moves, Move{Time: o.end.UTC(), To: o.paymentsFrom})
 	}
 }
 
