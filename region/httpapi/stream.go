@@ -34,9 +34,12 @@ func newStream(ctx context.Context, w http.ResponseWriter, rc *http.ResponseCont
 	return s
 }
 
-// open sends the headers and the retry line, unless that is done or the stream is over.
+// open sends the headers and the retry line, unless that is done or the stream is over. It
+// does not wait for a send under way: that one opens the stream.
 func (s *stream) open() error {
-	s.mu.Lock()
+	if !s.mu.TryLock() {
+		return nil
+	}
 	defer s.mu.Unlock()
 	if s.opened || s.closed || s.ctx.Err() != nil {
 		return s.failed
@@ -141,4 +144,13 @@ func (s *stream) close() (opened bool) {
 	defer s.mu.Unlock()
 	s.closed = true
 	return s.opened
+}
+
+// controller returns the controller of the connection below w. The router's own writer
+// would answer Flush itself, and lose its error.
+func controller(w http.ResponseWriter) *http.ResponseController {
+	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
+		w = u.Unwrap()
+	}
+	return http.NewResponseController(w)
 }

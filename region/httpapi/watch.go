@@ -34,7 +34,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	if d.Closing.Err() != nil {
 		return errClosing
 	}
-	rc := http.NewResponseController(w)
+	rc := controller(w)
 	// The server's deadline for reading a request would end the stream: the connection is
 	// read all the while, to notice a client that leaves.
 	if err := rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
