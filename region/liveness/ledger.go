@@ -218,4 +218,3 @@ func (l *Ledger) Pending() []Member {
 	sortMembers(out)
 	return out
 }
-

@@ -2,13 +2,32 @@ package registry
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/region/liveness"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
+)
+
+const (
+	defaultMaxWatches = 10_000
+	// historySize is how many changes are remembered for watches that resume: at 100
+	// changes a second, two and a half minutes.
+	historySize = 16_384
+	// writeDeadline bounds a write, from the first look to its being visible here.
+	writeDeadline = 5 * time.Second
+	// readDeadline bounds the waiting of a strong or min_revision read.
+	readDeadline = 2 * time.Second
+	tickInterval = 200 * time.Millisecond
 )
 
 // Replicas is what the federation knows of other regions. All methods are safe for
@@ -32,71 +51,193 @@ type Config struct {
 	Region        api.Region // required
 	Zone          api.Zone
 	Node          string
-	Store         store.Store          // required
+	Store         store.Store          // required; the caller closes it after Run returned
 	Replicas      Replicas             // nil = no federation
 	Addresses     []string             // base URLs of this node for clients
 	Authorizer    Authorizer           // nil = OpenAccess
 	Logger        *slog.Logger         // nil = silent
 	MeterProvider metric.MeterProvider // nil = none
-	MaxWatches    int                  // 0 = 10,000
+	MaxWatches    int                  // streams at once; 0 = 10,000
 }
 
-// Registry holds the use cases of one region's node.
-type Registry struct{ cfg Config }
+// Registry holds the use cases of one region's node. Its methods are safe for concurrent
+// use. What they return may share maps and slices with the catalogue: do not change it.
+type Registry struct {
+	cfg    Config
+	log    *slog.Logger
+	start  time.Time // of the monotonic clock of all deadlines
+	brake  liveness.Config
+	health health
+	counts counters
+
+	// head is what readers see. It is replaced under mu; changed of the old one is closed then.
+	head atomic.Pointer[head]
+	// overlay is the last tick's verdict.
+	overlay atomic.Pointer[liveness.Overlay]
+
+	mu      sync.Mutex
+	history *catalog.History // of head's epoch; history.Last() <= head's revision
+
+	ledgerMu sync.Mutex
+	ledger   *liveness.Ledger
+
+	loaded   chan struct{} // closed at the first load
+	ended    chan struct{} // closed when Run returns
+	running  atomic.Bool
+	draining atomic.Bool
+	watches  atomic.Int64
+
+	evictWake chan struct{}       // capacity 1: evictions are pending
+	orphans   chan []store.Record // capacity 1: departure records to tidy away
+
+	// beforeTick, when set by a test, runs before each tick.
+	beforeTick func()
+}
+
+// head is one published snapshot.
+type head struct {
+	snap    *catalog.Snapshot
+	changed chan struct{} // closed when a newer head is published
+}
 
 // New checks cfg and returns a registry that answers once Run has loaded the catalogue.
-func New(cfg Config) (*Registry, error) { return &Registry{cfg: cfg}, nil }
+func New(cfg Config) (*Registry, error) {
+	if err := api.CheckRegion(string(cfg.Region)); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	if err := api.CheckZone(string(cfg.Zone)); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	if cfg.Store == nil {
+		return nil, errors.New("registry: a store is needed")
+	}
+	if cfg.MaxWatches < 0 {
+		return nil, fmt.Errorf("registry: %d watches cannot be the limit", cfg.MaxWatches)
+	}
+	if cfg.MaxWatches == 0 {
+		cfg.MaxWatches = defaultMaxWatches
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = OpenAccess()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = noop.NewMeterProvider()
+	}
+	r := &Registry{
+		cfg: cfg, log: cfg.Logger.With("region", string(cfg.Region)), start: time.Now(), brake: liveness.Default(),
+		history: catalog.NewHistory(historySize, 0), loaded: make(chan struct{}), ended: make(chan struct{}),
+		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1),
+	}
+	r.ledger = liveness.New(r.brake)
+	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
+	return r, nil
+}
 
-var errSkeleton = api.Errorf(api.CodeUnavailable, "not wired yet")
+// now is the time of all deadlines: monotonic, so no jump of the wall clock moves it.
+func (r *Registry) now() time.Duration { return time.Since(r.start) }
 
-func (r *Registry) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }
-func (r *Registry) Loaded() <-chan struct{}                           { return nil }
-func (r *Registry) SetDraining()                                      {}
-func (r *Registry) Snapshot() *catalog.Snapshot                       { return &catalog.Snapshot{} }
-func (r *Registry) Wait(ctx context.Context, after api.Version) error { return errSkeleton }
+// publish makes snap what readers see; r.mu is held.
+func (r *Registry) publish(snap *catalog.Snapshot) {
+	old := r.head.Swap(&head{snap: snap, changed: make(chan struct{})})
+	close(old.changed)
+}
+
+// Loaded is closed when the catalogue is loaded for the first time.
+func (r *Registry) Loaded() <-chan struct{} { return r.loaded }
+
+func (r *Registry) isLoaded() bool {
+	select {
+	case <-r.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+// SetDraining makes the node say that it is not ready, ahead of a shutdown. Everything
+// goes on being answered.
+func (r *Registry) SetDraining() { r.draining.Store(true) }
+
+// Snapshot returns the newest snapshot. Before Loaded its version has no epoch: publish
+// nothing then. It shows what is stored; an instance whose eviction waits for the store
+// is still in it.
+func (r *Registry) Snapshot() *catalog.Snapshot { return r.head.Load().snap }
+
+// Wait returns nil once the head is no longer after, or ctx's error.
+func (r *Registry) Wait(ctx context.Context, after api.Version) error {
+	for {
+		h := r.head.Load()
+		if h.snap.Version() != after {
+			return nil
+		}
+		if err := r.waitChange(ctx, h); err != nil {
+			return err
+		}
+	}
+}
+
+// waitChange returns nil when a newer head than h is published.
+func (r *Registry) waitChange(ctx context.Context, h *head) error {
+	select {
+	case <-h.changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.ended:
+		return api.Errorf(api.CodeShuttingDown, "this node is shutting down")
+	}
+}
+
+// waitRevision returns the first head that has reached revision.
+func (r *Registry) waitRevision(ctx context.Context, revision uint64) (*head, error) {
+	for {
+		h := r.head.Load()
+		if h.snap.Version().Revision >= revision {
+			return h, nil
+		}
+		if err := r.waitChange(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ChangedSince returns the services that changed after the version, sorted. ok is false when
+// that is not known: the version is of another epoch, or too long ago.
 func (r *Registry) ChangedSince(after api.Version) (keys []api.ServiceKey, ok bool) {
-	return nil, false
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.head.Load().snap.Version()
+	if after.Region != v.Region || after.Epoch != v.Epoch {
+		return nil, false
+	}
+	return r.history.KeysSince(after.Revision)
 }
-func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error { return errSkeleton }
-func (r *Registry) Stamp() Stamp                                       { return Stamp{} }
-func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Registration) (inst api.Instance, created bool, err error) {
-	return inst, false, errSkeleton
+
+// authorize is the one door that every use case passes first.
+func (r *Registry) authorize(ctx context.Context, verb Verb, ns api.Namespace, services ...api.ServiceName) error {
+	if len(services) == 0 {
+		return r.cfg.Authorizer.Authorize(ctx, Access{Verb: verb, Namespace: ns})
+	}
+	for _, s := range services {
+		if err := r.cfg.Authorizer.Authorize(ctx, Access{Verb: verb, Namespace: ns, Service: s}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
-func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) (api.Instance, error) {
-	return api.Instance{}, errSkeleton
+
+// Limits returns the limits of the public surface as they are in force here.
+func (r *Registry) Limits() api.Limits {
+	return api.Limits{
+		LabelLength: api.MaxLabelLength, InstanceIDLength: api.MaxInstanceIDLength, AddressLength: api.MaxAddressLength,
+		VersionLength: api.MaxVersionLength, NoteBytes: api.MaxNoteLength, Tags: api.MaxTags, TagBytes: api.MaxTagLength,
+		Ports: api.MaxPorts, MetadataKeys: api.MaxMetadataKeys, MetadataBytes: api.MaxMetadataBytes, BodyBytes: api.MaxBodyBytes,
+		Weight: api.MaxWeight, Capacity: api.MaxCapacity, TTLMin: api.Duration(api.MinTTL), TTLMax: api.Duration(api.MaxTTL),
+		TTLDefault: api.Duration(api.DefaultTTL), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
+		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,
+		EvictionWindow: api.Duration(r.brake.Window), BookmarkInterval: api.Duration(api.BookmarkInterval),
+	}
 }
-func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error {
-	return errSkeleton
-}
-func (r *Registry) Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error) {
-	return api.HeartbeatAck{}, errSkeleton
-}
-func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
-	return api.Instance{}, errSkeleton
-}
-func (r *Registry) ListServices(ctx context.Context, q ServicesQuery) (api.ServiceList, Stamp, error) {
-	return api.ServiceList{}, Stamp{}, errSkeleton
-}
-func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.InstanceList, Stamp, error) {
-	return api.InstanceList{}, Stamp{}, errSkeleton
-}
-func (r *Registry) Resolve(ctx context.Context, q ResolveQuery) (api.Resolution, Stamp, error) {
-	return api.Resolution{}, Stamp{}, errSkeleton
-}
-func (r *Registry) Explain(ctx context.Context, q ResolveQuery) (api.Explanation, Stamp, error) {
-	return api.Explanation{}, Stamp{}, errSkeleton
-}
-func (r *Registry) Watch(ctx context.Context, q WatchQuery, send func(api.Frame) error) error {
-	return errSkeleton
-}
-func (r *Registry) Regions(ctx context.Context) (api.RegionList, Stamp, error) {
-	return api.RegionList{}, Stamp{}, errSkeleton
-}
-func (r *Registry) RegionInfo(ctx context.Context, region api.Region) (api.RegionInfo, Stamp, error) {
-	return api.RegionInfo{}, Stamp{}, errSkeleton
-}
-func (r *Registry) Federation(ctx context.Context) (api.FederationInfo, Stamp, error) {
-	return api.FederationInfo{}, Stamp{}, errSkeleton
-}
-func (r *Registry) Limits() api.Limits       { return api.Limits{} }
-func (r *Registry) Readiness() api.Readiness { return api.Readiness{} }

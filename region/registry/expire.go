@@ -1,0 +1,194 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/region/liveness"
+	"github.com/nearside/nearside/region/store"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+const (
+	// evictBatch instances leave in one commit, with at most as many departure records.
+	evictBatch = store.MaxOps / 2
+	evictRetry = time.Second
+)
+
+// tickLoop asks the ledger for its verdict every 200 ms. It does nothing that can block: a
+// late tick is taken for a pause of the process, and spares everyone.
+func (r *Registry) tickLoop(ctx context.Context) error {
+	t := time.NewTicker(tickInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if r.beforeTick != nil {
+			r.beforeTick()
+		}
+		if r.isLoaded() {
+			r.tick()
+		}
+	}
+}
+
+func (r *Registry) tick() {
+	r.ledgerMu.Lock()
+	now := r.now()
+	v := r.ledger.Tick(now)
+	overlay, changed := r.ledger.Overlay()
+	var state liveness.State
+	if v.ProtectionChanged {
+		state = r.ledger.State(now)
+	}
+	if changed {
+		r.overlay.Store(overlay)
+	}
+	r.ledgerMu.Unlock()
+
+	if v.Gap > 0 {
+		r.log.Warn("this node did not run for a while: everyone gets a full ttl to send a heartbeat", "gap", v.Gap.Round(time.Millisecond).String())
+	}
+	if v.ProtectionChanged {
+		r.counts.protected.Store(state.Active)
+		if state.Active {
+			r.log.Warn("protection on: nobody is evicted", "overdue", state.Overdue, "registered", state.Registered, "allowed", state.Allowed, "why", state.Why)
+		} else {
+			r.log.Info("protection off", "overdue", state.Overdue, "registered", state.Registered)
+		}
+	}
+	for _, e := range v.Evicted {
+		r.log.Warn("instance is evicted: its heartbeats stopped", "instance", e.Key.String(), "ttl", e.TTL.String(), "overdue", e.Overdue.Round(time.Millisecond).String())
+	}
+	if len(v.Evicted) > 0 {
+		r.counts.evictions.Add(int64(len(v.Evicted)))
+		select {
+		case r.evictWake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// evictLoop deletes the records of evicted instances. They are hidden from readers
+// already; if the store is away they stay so and the deletes are repeated until it is back.
+func (r *Registry) evictLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case records := <-r.orphans:
+			r.tidy(ctx, records)
+		case <-r.evictWake:
+			for r.evictSome(ctx) {
+				if !sleep(ctx, evictRetry) {
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// evictSome deletes what is pending and reports whether some of it must be tried again.
+func (r *Registry) evictSome(ctx context.Context) (again bool) {
+	r.ledgerMu.Lock()
+	pending := r.ledger.Pending()
+	r.ledgerMu.Unlock()
+	for len(pending) > 0 {
+		n := min(evictBatch, len(pending))
+		if !r.evictCommit(ctx, pending[:n]) {
+			again = true
+		}
+		pending = pending[n:]
+	}
+	return again
+}
+
+// evictCommit deletes the records if they are still those that the eviction was decided
+// on. It returns false when that is not known to have ended.
+func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member) bool {
+	ops, err := departureOps(api.CauseEvict, members)
+	if err != nil {
+		r.log.Error("evict", "cause", err)
+		return false
+	}
+	revision, err := r.commit(ctx, ops)
+	switch {
+	case err == nil:
+		wctx, cancel := context.WithTimeout(ctx, writeDeadline)
+		defer cancel()
+		_, err := r.waitRevision(wctx, revision)
+		return err == nil
+	case errors.Is(err, store.ErrConflict) && len(members) > 1:
+		// One of them was registered anew or deregistered; the others must not wait for it.
+		done := true
+		for i := range members {
+			done = r.evictCommit(ctx, members[i:i+1]) && done
+		}
+		return done
+	case errors.Is(err, store.ErrConflict):
+		// The record changed: memory learns of it soon and takes the verdict back. Look again
+		// then, in case only memory is behind.
+		return false
+	}
+	if ctx.Err() == nil {
+		r.log.Warn("evicted instances stay hidden until the store takes their deletes", "instances", len(members), "cause", err)
+	}
+	return false
+}
+
+// departureOps deletes the members' records, guarded, and says why.
+func departureOps(cause api.Cause, members []liveness.Member) ([]store.Op, error) {
+	ids := map[api.ServiceKey][]api.InstanceID{}
+	ops := make([]store.Op, 0, 2*len(members))
+	for _, m := range members {
+		ops = append(ops, store.Op{Delete: true, Key: catalog.InstanceRecordKey(m.Key), Guarded: true, If: m.Revision})
+		ids[m.Key.ServiceKey()] = append(ids[m.Key.ServiceKey()], m.Key.ID)
+	}
+	for service, left := range ids {
+		value, err := catalog.EncodeDeparture(cause, left)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, store.Op{Key: catalog.DepartureRecordKey(service), Value: value})
+	}
+	return ops, nil
+}
+
+// tidy deletes departure records that no service needs any more. Failing is harmless: the
+// next load finds them again.
+func (r *Registry) tidy(ctx context.Context, records []store.Record) {
+	for len(records) > 0 && ctx.Err() == nil {
+		n := min(store.MaxOps, len(records))
+		ops := make([]store.Op, n)
+		for i, rec := range records[:n] {
+			ops[i] = store.Op{Delete: true, Key: rec.Key, Guarded: true, If: rec.Revision}
+		}
+		if _, err := r.commit(ctx, ops); err != nil {
+			r.log.Debug("old departure records stay for now", "cause", err)
+			return
+		}
+		records = records[n:]
+	}
+}
+
+// protection returns the brake as people see it.
+func (r *Registry) protection() *api.Protection {
+	r.ledgerMu.Lock()
+	now := r.now()
+	s := r.ledger.State(now)
+	r.ledgerMu.Unlock()
+	p := &api.Protection{
+		Active: s.Active, Registered: s.Registered, Overdue: s.Overdue, Evicted: s.Evicted, Allowed: s.Allowed,
+		Share: r.brake.Share, Window: api.Duration(r.brake.Window), Grace: api.Duration(s.Grace), Why: s.Why,
+	}
+	if s.Active {
+		since := time.Now().Add(s.Since - now).UTC()
+		p.Since = &since
+	}
+	return p
+}

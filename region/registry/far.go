@@ -1,0 +1,132 @@
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// far tells one watch what other regions have of its services.
+type far struct {
+	replicas Replicas
+	ns       api.Namespace
+	services map[api.ServiceKey]struct{} // nil = all of the namespace
+
+	wake <-chan struct{} // closed when there is something to compare
+	told map[farKey]farMark
+}
+
+type farKey struct {
+	region api.Region
+	key    api.ServiceKey
+}
+
+// farMark is what was last told: the row's place in its origin's history.
+type farMark struct {
+	epoch    api.Epoch
+	revision uint64
+	origin   api.Origin
+}
+
+func newFar(r Replicas, ns api.Namespace, services map[api.ServiceKey]struct{}) *far {
+	return &far{replicas: r, ns: ns, services: services, told: map[farKey]farMark{}}
+}
+
+// forget makes the next diff tell everything.
+func (f *far) forget() {
+	clear(f.told)
+	f.wake = nil
+}
+
+// changed returns the channel that says that diff has work; nil, for ever, without a far.
+func (f *far) changed() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.wake
+}
+
+// diff tells what changed since the last call, by service and region.
+func (f *far) diff(tell func(api.Frame) error) error {
+	if f.wake != nil {
+		select {
+		case <-f.wake:
+		default:
+			return nil
+		}
+	}
+	f.wake = f.replicas.Changed() // before looking, so that nothing slips between
+	now := f.collect()
+	keys := slices.SortedFunc(maps.Keys(now), compareFar)
+	for _, k := range keys {
+		rep := now[k]
+		mark := farMark{epoch: rep.Origin.Epoch, revision: rep.Summary.Revision, origin: rep.Origin}
+		if old, ok := f.told[k]; ok && old.epoch == mark.epoch && old.revision == mark.revision {
+			continue
+		}
+		if err := tell(f.frame(k.key, &mark.origin, rep.Summary)); err != nil {
+			return err
+		}
+		f.told[k] = mark
+	}
+	var gone []farKey
+	for k := range f.told {
+		if _, ok := now[k]; !ok {
+			gone = append(gone, k)
+		}
+	}
+	slices.SortFunc(gone, compareFar)
+	for _, k := range gone {
+		origin := f.told[k].origin
+		if o := findOrigin(f.replicas.Origins(), k.region); o != nil {
+			origin = *o
+		}
+		if err := tell(f.frame(k.key, &origin, nil)); err != nil {
+			return err
+		}
+		delete(f.told, k)
+	}
+	return nil
+}
+
+func (f *far) frame(key api.ServiceKey, origin *api.Origin, s *api.Summary) api.Frame {
+	out := api.Frame{Kind: api.FrameReplica, Service: key.Service, Origin: origin, Summary: s}
+	if key.Namespace != api.DefaultNamespace {
+		out.Namespace = key.Namespace
+	}
+	return out
+}
+
+// collect returns every row of the watched services.
+func (f *far) collect() map[farKey]api.Replica {
+	out := map[farKey]api.Replica{}
+	if f.services != nil {
+		for key := range f.services {
+			for _, rep := range f.replicas.Lookup(key) {
+				if rep.Summary != nil {
+					out[farKey{rep.Origin.Region, key}] = rep
+				}
+			}
+		}
+		return out
+	}
+	for _, o := range f.replicas.Origins() {
+		for _, s := range f.replicas.Services(o.Region) {
+			if s.Namespace == f.ns {
+				out[farKey{o.Region, s.Key()}] = api.Replica{Origin: o, Summary: s}
+			}
+		}
+	}
+	return out
+}
+
+func compareFar(a, b farKey) int {
+	return cmp.Or(catalog.CompareKeys(a.key, b.key), cmp.Compare(a.region, b.region))
+}
+
+func sortedKeys(m map[api.ServiceKey]struct{}) []api.ServiceKey {
+	return slices.SortedFunc(maps.Keys(m), catalog.CompareKeys)
+}

@@ -1,0 +1,169 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nearside/nearside/region/store"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+const (
+	probeInterval = 2 * time.Second
+	probeTimeout  = 2 * time.Second
+	// fullFor is how long one refused write counts as "full": the store tells no more
+	// than that, and only another write can show that there is space again.
+	fullFor = 30 * time.Second
+)
+
+// health is what is known of the store, from every call made to it.
+type health struct {
+	mu       sync.Mutex
+	cause    string    // "" = it answers
+	since    time.Time // of cause
+	lastGood time.Time
+	fullAt   time.Time
+}
+
+// note takes the outcome of a call. A refusal is an answer: the store is there.
+func (h *health) note(err error, log *slog.Logger) {
+	switch {
+	case err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrCompacted):
+		h.worked(log)
+	case errors.Is(err, store.ErrFull):
+		h.mu.Lock()
+		h.fullAt = time.Now()
+		h.mu.Unlock()
+	default:
+		h.failed(err)
+	}
+}
+
+func (h *health) failed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cause == "" {
+		h.since = time.Now()
+	}
+	h.cause = err.Error()
+}
+
+func (h *health) worked(log *slog.Logger) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lastGood = time.Now()
+	if h.cause != "" {
+		log.Info("the store answers again", "away_for", time.Since(h.since).Round(time.Millisecond).String())
+		h.cause = ""
+	}
+}
+
+func (h *health) wrote() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fullAt = time.Time{}
+}
+
+// trouble returns "" or what is wrong with the store and since when.
+func (h *health) trouble() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.cause != "":
+		return fmt.Sprintf("%s (since %s)", h.cause, h.since.UTC().Format(time.RFC3339))
+	case !h.fullAt.IsZero() && time.Since(h.fullAt) < fullFor:
+		return fmt.Sprintf("%s (a write was refused at %s)", store.ErrFull, h.fullAt.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
+// age is how long the store has not confirmed what memory holds; 0 while it answers.
+func (h *health) age() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cause == "" || h.lastGood.IsZero() {
+		return 0
+	}
+	return time.Since(h.lastGood)
+}
+
+// probeLoop asks the store now and then whether it is there: a store that lost its quorum
+// may break no connection, and nobody may be writing.
+func (r *Registry) probeLoop(ctx context.Context) error {
+	t := time.NewTicker(probeInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		pctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		_, err := r.cfg.Store.Barrier(pctx)
+		cancel()
+		if ctx.Err() == nil {
+			r.health.note(err, r.log)
+		}
+	}
+}
+
+// Readiness says whether the node does all of its work, and if not, why. A node whose
+// store is away is not ready, yet it answers every read from memory (P10): take it out of
+// the place that writes go to, not out of sight.
+func (r *Registry) Readiness() api.Readiness {
+	trouble := r.health.trouble()
+	catalog := api.ReadinessCheck{Name: "catalog", OK: r.isLoaded()}
+	if !catalog.OK {
+		catalog.Cause = "the catalogue is not loaded yet"
+		if trouble != "" {
+			catalog.Cause += ": " + trouble
+		}
+	}
+	shutdown := api.ReadinessCheck{Name: "shutdown", OK: !r.draining.Load()}
+	if !shutdown.OK {
+		shutdown.Cause = "the node is shutting down"
+	}
+	out := api.Readiness{
+		Ready: true, Region: r.cfg.Region, Node: r.cfg.Node,
+		Checks: []api.ReadinessCheck{catalog, {Name: "store", OK: trouble == "", Cause: trouble}, shutdown},
+	}
+	for _, c := range out.Checks {
+		out.Ready = out.Ready && c.OK
+	}
+	return out
+}
+
+// needLoaded returns an error until the catalogue is loaded.
+func (r *Registry) needLoaded() error {
+	if r.isLoaded() {
+		return nil
+	}
+	detail := "the catalogue is not loaded yet"
+	if t := r.health.trouble(); t != "" {
+		detail += ": " + t
+	}
+	return &api.Error{Code: api.CodeUnavailable, Detail: detail, Remedy: "try again shortly, or ask another node"}
+}
+
+// storeError turns what a store says into what a client is told. It keeps the cause out of
+// the wire: it is in the log and in /readyz.
+func (r *Registry) storeError(err error) error {
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return &api.Error{Code: api.CodeStorageFull, Detail: "the region's store is full", Remedy: "free space; reads and heartbeats go on"}
+	case errors.Is(err, store.ErrTooLarge):
+		return &api.Error{Code: api.CodeBodyTooLarge, Detail: "the record is too large to store", Remedy: "send less metadata"}
+	case errors.Is(err, store.ErrClosed):
+		return &api.Error{Code: api.CodeShuttingDown, Detail: "this node is shutting down", Remedy: "ask another node"}
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &api.Error{
+			Code: api.CodeUnavailable, Detail: "the region's store does not answer; the write may have happened or not",
+			Remedy: "send it again: it is safe to repeat. Reads and heartbeats go on",
+		}
+	}
+	return fmt.Errorf("store: %w", err)
+}
