@@ -35,6 +35,7 @@ type Node struct {
 	errc    chan error    // buffered 1; written by watch only, closed when it ends
 	closing chan struct{} // closed by Close
 	watched chan struct{} // closed when watch has ended
+	failed  bool          // the member ended by itself; written by watch only, read after watched
 
 	closeOnce sync.Once
 	closeErr  error
@@ -43,12 +44,16 @@ type Node struct {
 // Start runs a member on cfg.DataDir and returns when it serves. ctx and
 // cfg.StartTimeout bound the start only; the member runs until Close.
 //
-// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace, store.ErrWrongRegion or ErrFatal where
-// they apply, and name the directory and the remedy.
-func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
+// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace or store.ErrWrongRegion where they
+// apply, and name the directory and the remedy. etcd's own start cannot be interrupted: when
+// ctx ends meanwhile, what it starts is closed as soon as it is done.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	dir, err := openDir(cfg.DataDir, cfg.Region)
 	if err != nil {
@@ -192,8 +197,9 @@ func (n *Node) watch() {
 	case <-n.closing:
 		return
 	}
+	n.failed = true
 	err = fmt.Errorf("region %s: etcd in %s: %w", n.cfg.Region, n.dir.path, err)
-	n.cfg.Logger.Error("store ended; reads go on from memory, writes are refused until this process is started again", "error", err)
+	n.cfg.Logger.Error("store ended; only a new process can start it again", "error", err)
 	n.errc <- err
 }
 
@@ -206,8 +212,8 @@ func (n *Node) Endpoint() string { return "unix://" + n.dir.socket }
 func (n *Node) Err() <-chan error { return n.errc }
 
 // Close stops the member and unlocks its directory. Close the clients first: etcd waits up
-// to 7 s for open streams. After a fatal end, etcd may not be able to stop; Close then
-// gives up after 10 s and the directory stays locked until the process ends.
+// to 5.4 s for open streams. After a fatal end etcd may not be able to stop: Close then gives
+// up after 1 s, and the directory stays locked until the process ends.
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		close(n.closing)
@@ -227,12 +233,16 @@ func (n *Node) stop() error {
 			defer close(done)
 			n.etcd.Close()
 		}()
-		t := time.NewTimer(closeTimeout)
+		limit := closeTimeout
+		if n.failed {
+			limit = time.Second
+		}
+		t := time.NewTimer(limit)
 		defer t.Stop()
 		select {
 		case <-done:
 		case <-t.C:
-			return fmt.Errorf("etcd in %s did not stop within %s", n.dir.path, closeTimeout)
+			return fmt.Errorf("etcd in %s did not stop within %s", n.dir.path, limit)
 		}
 	}
 	n.dir.cleanSocket()

@@ -138,8 +138,7 @@ func (s *Store) follow(ctx, wctx context.Context, w *watch, watcher clientv3.Wat
 				again.Reset(askAgain)
 			}
 		case <-tick.C:
-			silence++
-			if silence > maxSilence {
+			if silence++; silence > maxSilence {
 				return fmt.Errorf("%w: the watch on etcd at %v heard nothing for %s", store.ErrUnavailable, s.cfg.Endpoints, maxSilence*pulse)
 			}
 			s.askProgress(wctx, watcher)
