@@ -55,7 +55,8 @@ func (s *stream) openLocked() {
 	s.buf.WriteString("retry: 1000\n\n")
 }
 
-// send writes one frame and flushes it. It blocks for frameTimeout at most.
+// send writes one frame and, unless others follow at once, flushes. It blocks for
+// frameTimeout at most.
 func (s *stream) send(f api.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +75,19 @@ func (s *stream) send(f api.Frame) error {
 		return s.failLocked(fmt.Errorf("encode a frame: %w", err))
 	}
 	s.frames++
+	if more(&f) && s.buf.Len() < batchBytes {
+		return nil
+	}
 	return s.flushLocked()
+}
+
+// batchBytes is how much of a long list is written at once.
+const batchBytes = 16 << 10
+
+// more reports whether another frame follows f at once: items go on up to synced, and
+// changes that are marked so up to the last of their revision.
+func more(f *api.Frame) bool {
+	return f.Kind == api.FrameItem || f.Kind == api.FrameChange && f.More
 }
 
 // appendLocked adds f to the buffer. JSON holds no line breaks, so one data line is enough.
