@@ -16,8 +16,9 @@ import (
 type peers interface {
 	// Transport carries requests for http://<service>/… to an instance of that service.
 	Transport(base http.RoundTripper) http.RoundTripper
-	// Register makes self known until leave is called. It returns once the registry has
-	// acknowledged, or goes on trying until ctx ends; another error is a definite no.
+	// Register makes self known until leave is called. It returns when the registry has
+	// acknowledged, or after about a second, when it does not answer: then it goes on trying
+	// in the background. An error is a definite no, or the end of ctx.
 	Register(ctx context.Context, self instance) (leave func(context.Context) error, err error)
 	Close() error
 }

@@ -18,11 +18,8 @@ import (
 )
 
 const (
-	// readyWait bounds how long the ready file waits for first acknowledgements: a shop
-	// starts without a registry, and is then registered as soon as there is one.
-	readyWait = 2 * time.Second
 	// Shutting down: telling the registry, then finishing what is in flight, then traces.
-	leaveTimeout  = 500 * time.Millisecond
+	leaveTimeout  = 750 * time.Millisecond
 	finishTimeout = 500 * time.Millisecond
 	flushTimeout  = 250 * time.Millisecond
 )
@@ -138,16 +135,13 @@ func (p *process) register(ctx context.Context) {
 	}
 }
 
-// announce waits for the registrations, but not for long, and says that the shop is open.
+// announce waits until every registration was acknowledged or goes on in the background,
+// and says that the shop is open.
 func (p *process) announce(ctx context.Context) error {
 	joined := make(chan struct{})
 	go func() { p.joining.Wait(); close(joined) }() // ends with the registrations, which end with ctx
-	timer := time.NewTimer(readyWait)
-	defer timer.Stop()
 	select {
 	case <-joined:
-	case <-timer.C:
-		p.cfg.Logger.Warn("the registry does not answer yet; serving, and going on trying")
 	case err := <-p.failed:
 		return err
 	case <-ctx.Done():

@@ -1,5 +1,47 @@
 package shop
 
-import "errors"
+import (
+	"context"
+	"net/http"
+	"time"
 
-func dialRegion(peerConfig) (peers, error) { return nil, errors.New("the SDK is not wired in yet") }
+	nearside "github.com/nearside/nearside/sdk"
+)
+
+// drainDelay is how long a service that leaves goes on serving after the registry said so.
+// It is short: whoever has not heard of it by then is refused and calls another instance.
+const drainDelay = 250 * time.Millisecond
+
+// dialRegion gives a program its SDK client.
+func dialRegion(home peerConfig) (peers, error) {
+	client, err := nearside.New(nearside.Config{
+		Addresses: home.registry, Region: home.region, Zone: home.zone,
+		App: home.app, SnapshotDir: home.snapshotDir,
+		AttemptTimeout: home.attempt,
+		TracerProvider: home.traces, Logger: home.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sdkPeers{client}, nil
+}
+
+// sdkPeers gives an SDK client the form of peers.
+type sdkPeers struct{ client *nearside.Client }
+
+func (p sdkPeers) Transport(base http.RoundTripper) http.RoundTripper {
+	return p.client.Transport(base)
+}
+
+func (p sdkPeers) Close() error { return p.client.Close() }
+
+func (p sdkPeers) Register(ctx context.Context, self instance) (func(context.Context) error, error) {
+	r, err := p.client.Register(ctx, nearside.Registration{
+		Service: self.service, ID: self.id, Address: self.address, Port: self.port,
+		Zone: self.zone, TTL: self.ttl, DrainDelay: drainDelay,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.Close, nil
+}

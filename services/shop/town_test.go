@@ -34,7 +34,7 @@ type town struct {
 	places  map[string][]instance // by service
 	left    []string              // ids, in order
 	onLeave func(instance)
-	silent  bool // registrations are never acknowledged
+	silent  bool // nothing is ever acknowledged
 	refuse  error
 	apps    map[string]bool
 }
@@ -73,10 +73,7 @@ func (r *resident) Register(ctx context.Context, self instance) (func(context.Co
 		return nil, r.refuse
 	}
 	if r.silent {
-		r.mu.Unlock()
-		<-ctx.Done()
-		r.mu.Lock()
-		return nil, ctx.Err()
+		return func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, nil
 	}
 	r.places[self.service] = append(r.places[self.service], self)
 	return func(context.Context) error {
