@@ -1,0 +1,258 @@
+package view
+
+import (
+	"slices"
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// stream is the state of the watch that feeds the Book.
+type stream struct {
+	services []api.ServiceKey
+	// listing collects the items between the start (or a reset) and synced, so that a list
+	// becomes visible as one; nil on a live stream.
+	listing map[api.ServiceKey]map[api.InstanceID]*held
+	// seen notes the replicas that came during the listing: an origin that knows everything
+	// and did not mention a service does not have it.
+	seen    map[api.ServiceKey]map[api.Region]struct{}
+	reset   bool        // the listing follows a reset
+	pending []api.Frame // changes of one revision, until its last
+}
+
+// Effect is what a frame did.
+type Effect struct {
+	Changed []api.ServiceKey // their views differ now
+	Synced  bool             // the listing is complete
+}
+
+// Begin starts a stream over services. resumed tells that it continues at a version, so
+// that no listing is expected (a reset may still bring one).
+func (b *Book) Begin(services []api.ServiceKey, resumed bool) {
+	b.stream = &stream{services: services}
+	if !resumed {
+		b.stream.start(false)
+	}
+}
+
+// Listing reports whether a list is being sent, so that the stream cannot be resumed yet.
+func (b *Book) Listing() bool { return b.stream != nil && b.stream.listing != nil }
+
+func (s *stream) start(reset bool) {
+	s.listing = map[api.ServiceKey]map[api.InstanceID]*held{}
+	s.seen = map[api.ServiceKey]map[api.Region]struct{}{}
+	s.reset, s.pending = reset, nil
+}
+
+// Apply takes one frame of the stream begun last. Frames of services that were not asked
+// for are ignored. The only error is ErrOlder.
+func (b *Book) Apply(f api.Frame, now time.Time) (Effect, error) {
+	st := b.stream
+	if st == nil {
+		return Effect{}, nil
+	}
+	switch f.Kind {
+	case api.FrameItem:
+		if f.Instance == nil {
+			return Effect{}, nil
+		}
+		if st.listing == nil {
+			st.start(false)
+		}
+		st.stage(f)
+	case api.FrameReset:
+		st.start(true)
+	case api.FrameChange:
+		return b.change(f, now), nil
+	case api.FrameReplica:
+		return b.replica(f, now), nil
+	case api.FrameSynced:
+		if b.isOlder(f.Version) {
+			return Effect{}, ErrOlder
+		}
+		return b.synced(f, now), nil
+	case api.FrameBookmark:
+		if b.isOlder(f.Version) {
+			return Effect{}, ErrOlder
+		}
+		b.confirm(f, now)
+	}
+	return Effect{}, nil
+}
+
+// isOlder reports whether a node's own version is below the best seen of its region. An
+// equal generation with another nonce is a new history that only its origin can tell of,
+// and here the origin itself speaks.
+func (b *Book) isOlder(v api.Version) bool {
+	r := b.regions[v.Region]
+	return r != nil && v.Compare(r.version) == api.Older
+}
+
+func (s *stream) stage(f api.Frame) {
+	key := frameKey(f)
+	m := s.listing[key]
+	if m == nil {
+		m = map[api.InstanceID]*held{}
+		s.listing[key] = m
+	}
+	m[f.Instance.ID] = &held{Endpoint: f.Instance.Endpoint()}
+}
+
+func frameKey(f api.Frame) api.ServiceKey {
+	key := api.ServiceKey{Namespace: f.Namespace, Service: f.Service}
+	if f.Instance != nil {
+		if key.Service == "" {
+			key.Service = f.Instance.Service
+		}
+		if key.Namespace == "" {
+			key.Namespace = f.Instance.Namespace
+		}
+	}
+	if key.Namespace == "" {
+		key.Namespace = api.DefaultNamespace
+	}
+	return key
+}
+
+// synced makes a finished listing visible, and drops or holds what it did not contain.
+func (b *Book) synced(f api.Frame, now time.Time) Effect {
+	st := b.stream
+	var eff Effect
+	if st.listing != nil {
+		for _, key := range st.services {
+			s := b.services[key]
+			if s == nil {
+				continue
+			}
+			s.replace(f.Version, st.listing[key], st.reset, now)
+			for i := range f.Origins {
+				b.absent(s, &f.Origins[i], st.seen[key], now)
+			}
+		}
+		st.listing, st.seen, st.reset = nil, nil, false
+	}
+	for _, key := range st.services {
+		if s := b.services[key]; s != nil {
+			s.synced = true
+			eff.Changed = append(eff.Changed, key)
+		}
+	}
+	b.confirm(f, now)
+	eff.Synced = true
+	return eff
+}
+
+// replace sets the region's instances to a complete list as of version.
+func (s *service) replace(version api.Version, list map[api.InstanceID]*held, reset bool, now time.Time) {
+	old := s.content[version.Region]
+	c := &content{version: version, endpoints: list, full: true, direct: true}
+	if c.endpoints == nil {
+		c.endpoints = map[api.InstanceID]*held{}
+	}
+	if old != nil && (reset || old.version.Epoch != version.Epoch) {
+		c.keep(old, now)
+	}
+	s.content[version.Region] = c
+}
+
+// keep holds the usable instances of old that c lacks.
+func (c *content) keep(old *content, now time.Time) {
+	for id, h := range old.endpoints {
+		if _, ok := c.endpoints[id]; ok || !h.Status.Usable() {
+			continue
+		}
+		if h.until.IsZero() {
+			h = &held{Endpoint: h.Endpoint, until: now.Add(Hold)}
+		}
+		c.endpoints[id] = h
+	}
+}
+
+// absent handles a region that listed everything it has without naming the service.
+func (b *Book) absent(s *service, o *api.Origin, seen map[api.Region]struct{}, now time.Time) {
+	c := s.content[o.Region]
+	if _, ok := seen[o.Region]; ok || c == nil || !o.Complete || !accepts(c, o.Version(), false) {
+		return
+	}
+	b.remove(s, o, now)
+}
+
+// remove takes a region's instances away: at once when its history says so, with a hold
+// when that history is a new one.
+func (b *Book) remove(s *service, o *api.Origin, now time.Time) {
+	old := s.content[o.Region]
+	c := &content{version: o.Version(), endpoints: map[api.InstanceID]*held{}}
+	if old.version.Epoch != o.Epoch {
+		c.keep(old, now)
+	}
+	s.content[o.Region] = c
+}
+
+// accepts reports whether knowledge of version may replace c. Two histories of the same
+// generation cannot be ordered: then the region's own word counts, and hearsay does not
+// replace it.
+func accepts(c *content, v api.Version, direct bool) bool {
+	if c == nil || c.version.IsZero() {
+		return true
+	}
+	switch v.Compare(c.version) {
+	case api.Older:
+		return false
+	case api.Conflict:
+		return direct || !c.direct
+	}
+	return true
+}
+
+// change applies changes of one revision together.
+func (b *Book) change(f api.Frame, now time.Time) Effect {
+	st := b.stream
+	if f.Instance == nil {
+		return Effect{}
+	}
+	if st.listing != nil { // not promised by the registry, but harmless
+		if f.Op == api.OpDelete {
+			delete(st.listing[frameKey(f)], f.Instance.ID)
+		} else {
+			st.stage(f)
+		}
+		return Effect{}
+	}
+	st.pending = append(st.pending, f)
+	if f.More {
+		return Effect{}
+	}
+	batch := st.pending
+	st.pending = nil
+	var eff Effect
+	for _, f := range batch {
+		key := frameKey(f)
+		s := b.services[key]
+		if s == nil || !s.change(f) {
+			continue
+		}
+		if !slices.Contains(eff.Changed, key) {
+			eff.Changed = append(eff.Changed, key)
+		}
+	}
+	b.confirm(api.Frame{Version: f.Version}, now)
+	return eff
+}
+
+func (s *service) change(f api.Frame) bool {
+	c := s.content[f.Version.Region]
+	if !accepts(c, f.Version, true) {
+		return false
+	}
+	if c == nil {
+		c = &content{endpoints: map[api.InstanceID]*held{}, full: true}
+		s.content[f.Version.Region] = c
+	}
+	c.version, c.direct = f.Version, true
+	if f.Op == api.OpDelete {
+		delete(c.endpoints, f.Instance.ID)
+	} else {
+		c.endpoints[f.Instance.ID] = &held{Endpoint: f.Instance.Endpoint()}
+	}
+	return true
+}

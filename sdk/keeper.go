@@ -1,0 +1,166 @@
+package nearside
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// Times of the keeper.
+const (
+	keeperTick = time.Second
+	probeDial  = 500 * time.Millisecond
+	maxProbes  = 16 // dials at once
+)
+
+// keep is the client's housekeeping, one goroutine: it decides anew when a breaker moved,
+// moves open breakers on, and lets ages and holds pass.
+func (c *Client) keep(ctx context.Context) {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	k := keeper{c: c, ctx: ctx, probes: &probes, slots: make(chan struct{}, maxProbes), probed: make(chan probe, maxProbes)}
+	timer := time.NewTimer(keeperTick)
+	defer timer.Stop()
+	nextTick := time.Now().Add(keeperTick)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.notes:
+		case p := <-k.probed:
+			k.result(p, time.Now())
+		case <-timer.C:
+		}
+		now := time.Now()
+		if !now.Before(nextTick) {
+			nextTick = now.Add(keeperTick)
+			for _, w := range c.each() {
+				w.tick(now)
+			}
+		}
+		next := k.breakers(now)
+		if next.IsZero() || next.After(nextTick) {
+			next = nextTick
+		}
+		timer.Reset(max(time.Until(next), time.Millisecond))
+	}
+}
+
+// keeper is the state of keep. Only its goroutine touches it, and the keeper's fields of
+// instances.
+type keeper struct {
+	c      *Client
+	ctx    context.Context
+	probes *sync.WaitGroup
+	slots  chan struct{}
+	probed chan probe
+}
+
+// probe is the result of a dial.
+type probe struct {
+	in *instance
+	ok bool
+}
+
+// breakers looks at every breaker, and returns when it wants to look again; zero = not.
+func (k *keeper) breakers(now time.Time) (next time.Time) {
+	for _, s := range *k.c.services.Load() {
+		for _, in := range s.openInstances() {
+			if at := k.open(in, now); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+				next = at
+			}
+		}
+		if s.dirty.Load() {
+			s.decideAgain()
+		}
+	}
+	return next
+}
+
+// open moves one open breaker on when its time has come.
+func (k *keeper) open(in *instance, now time.Time) (next time.Time) {
+	switch {
+	case in.retryAt.IsZero():
+		k.c.tel.breakerOpened(k.ctx, in)
+		if in.failedTrial.Load() { // leave it alone for longer each time
+			in.doublings = min(in.doublings+1, maxDoublings)
+		} else {
+			in.doublings = 0
+		}
+		in.retryAt = now.Add(in.pause())
+	case in.probing:
+		return time.Time{}
+	case now.Before(in.retryAt):
+	case in.dialed.Load():
+		k.probe(in)
+		return time.Time{}
+	default:
+		k.halfOpen(in)
+		return time.Time{}
+	}
+	return in.retryAt
+}
+
+// pause is how long the breaker stays open this time. The millisecond is for gobreaker's
+// own time, which must be over by then.
+func (in *instance) pause() time.Duration { return in.hold<<in.doublings + time.Millisecond }
+
+// halfOpen lets gobreaker see that its time is over: it moves when it is looked at.
+func (k *keeper) halfOpen(in *instance) {
+	in.retryAt = time.Time{}
+	in.cb.State()
+}
+
+// probe dials the instance: where connecting failed there is no point in letting a call
+// find out that it still does.
+func (k *keeper) probe(in *instance) {
+	select {
+	case k.slots <- struct{}{}:
+	default:
+		in.retryAt = time.Now().Add(probeDial) // all busy
+		return
+	}
+	in.probing = true
+	address := net.JoinHostPort(in.address, strconv.Itoa(in.port))
+	k.probes.Go(func() {
+		defer func() { <-k.slots }()
+		ctx, cancel := context.WithTimeout(k.ctx, probeDial)
+		defer cancel()
+		conn, err := k.c.dial(ctx, "tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		select {
+		case k.probed <- probe{in: in, ok: err == nil}:
+		case <-k.ctx.Done():
+		}
+	})
+}
+
+func (k *keeper) result(p probe, now time.Time) {
+	p.in.probing = false
+	if p.ok {
+		p.in.dialed.Store(false)
+		k.halfOpen(p.in)
+		return
+	}
+	p.in.retryAt = now.Add(p.in.hold/2 + rand.N(p.in.hold)) // no call was spent on it
+}
+
+// openInstances returns the instances of the service whose breakers are open.
+func (s *service) openInstances() []*instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*instance
+	for _, in := range s.instances {
+		if in.is(gobreaker.StateOpen) {
+			list = append(list, in)
+		}
+	}
+	return list
+}
