@@ -1,0 +1,237 @@
+// Package mesh links this region with all the others. Per peer one goroutine owns the link:
+// it connects, reads frames, steps the replica, publishes an immutable view of it and has it
+// written to disk. Readers take the views and never wait.
+//
+// A [Mesh] is made by [New], which loads what was known before from disk; [Mesh.Run] does
+// the work; [Mesh.Handler] is the door for the readers in other regions. An unreachable peer
+// is a normal state of affairs: its rows stay, their age grows, and the link is tried again
+// for as long as the mesh runs.
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/nearside/nearside/federation/peer"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// Image and Source are how the mesh sees this region's own catalogue.
+type (
+	Image  = peer.Image
+	Source = peer.Source
+)
+
+// Config configures a Mesh. Region and Source are required.
+type Config struct {
+	Region api.Region
+	Node   string
+	// Peers are the federation base URLs of the other regions, such as "http://host:7402";
+	// several of one region are tried in turn, and the one that works is kept.
+	Peers map[api.Region][]string
+	// Source is this region's own catalogue.
+	Source Source
+	// DataDir is where replicas are kept between runs, in a file per peer below "replicas";
+	// "" keeps them in memory only. A file of a peer that is no longer configured is left alone.
+	DataDir string
+	// Addresses are base URLs of this region for clients; other regions pass them on to theirs.
+	Addresses []string
+	// HTTPClient reaches the peers; nil makes one that uses no proxy. Its Timeout is ignored.
+	HTTPClient *http.Client
+	// PeerRegion returns the authenticated region of a reader; nil trusts the reader's word.
+	PeerRegion func(*http.Request) (api.Region, error)
+	Logger     *slog.Logger // nil = none
+	// MeterProvider receives the metrics; nil = none.
+	MeterProvider metric.MeterProvider
+}
+
+// Mesh is this region's federation. Safe for concurrent use.
+type Mesh struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *peer.Client
+	server  *peer.Server
+	links   []*link // by region
+	byPeer  map[api.Region]*link
+	running atomic.Bool
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each change
+}
+
+// New checks cfg and reads the replicas of earlier runs. A file that cannot be used is set
+// aside with a warning. Nothing runs and nothing is sent before Run.
+func New(cfg Config) (*Mesh, error) {
+	if err := api.CheckRegion(string(cfg.Region)); err != nil {
+		return nil, err
+	}
+	if cfg.Source == nil {
+		return nil, errors.New("federation needs the region's catalogue as its source")
+	}
+	m := &Mesh{cfg: cfg, log: cfg.Logger, byPeer: make(map[api.Region]*link), changed: make(chan struct{})}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	for region, addresses := range cfg.Peers {
+		if err := checkPeer(cfg.Region, region, addresses); err != nil {
+			return nil, err
+		}
+	}
+	dir := ""
+	if cfg.DataDir != "" {
+		dir = filepath.Join(cfg.DataDir, "replicas")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("directory for replicas: %w", err)
+		}
+	}
+	m.client = peer.NewClient(cfg.HTTPClient)
+	for region, addresses := range cfg.Peers {
+		l := newLink(m, region, addresses, dir)
+		m.links = append(m.links, l)
+		m.byPeer[region] = l
+	}
+	slices.SortFunc(m.links, func(a, b *link) int { return strings.Compare(string(a.peer), string(b.peer)) })
+	m.server = peer.NewServer(peer.ServerConfig{
+		Region: cfg.Region, Node: cfg.Node, Source: cfg.Source, Addresses: cfg.Addresses,
+		PeerRegion: cfg.PeerRegion, OnReader: m.kick, Logger: m.log,
+	})
+	return m, nil
+}
+
+func checkPeer(self, region api.Region, addresses []string) error {
+	if err := api.CheckRegion(string(region)); err != nil {
+		return fmt.Errorf("peer: %w", err)
+	}
+	if region == self {
+		return fmt.Errorf("peer %s is this region itself; name other regions only", region)
+	}
+	if len(addresses) == 0 {
+		return fmt.Errorf("peer %s has no address; give its federation URL, such as http://host:7402", region)
+	}
+	for _, a := range addresses {
+		u, err := url.Parse(a)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("peer %s: %s is not a base URL; write it like http://host:7402", region, api.Quote(a))
+		}
+	}
+	return nil
+}
+
+// Handler serves readers in other regions. It works as soon as the source is loaded, and
+// ends its streams when Run ends.
+func (m *Mesh) Handler() http.Handler { return m.server.Handler() }
+
+// Run keeps all links until ctx ends. Then it says goodbye to the readers, writes the
+// replicas a last time and returns nil. It may be called once.
+func (m *Mesh) Run(ctx context.Context) error {
+	if m.running.Swap(true) {
+		return errors.New("the mesh runs already")
+	}
+	unregister, err := m.metrics()
+	if err != nil {
+		return fmt.Errorf("federation metrics: %w", err)
+	}
+	var wg sync.WaitGroup
+	for _, l := range m.links {
+		wg.Go(func() { l.run(ctx) })
+	}
+	<-ctx.Done()
+	// Readers first: while we write to disk they can already look for another node.
+	m.server.Stop()
+	wg.Wait()
+	unregister()
+	m.client.CloseIdle()
+	return nil
+}
+
+// kick makes the link to a region that just connected to us try at once: it is back.
+func (m *Mesh) kick(region api.Region) {
+	if l := m.byPeer[region]; l != nil {
+		select {
+		case l.kicks <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// announce wakes everyone who waits for Changed.
+func (m *Mesh) announce() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed at the next change of any row, epoch or address
+// of another region (not of ages). Take it before reading what it is about.
+func (m *Mesh) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Origins returns every configured region, by name, with ages as of the call. One of which
+// nothing is known yet has no epoch, counts as expired, and its age is that of the mesh.
+func (m *Mesh) Origins() []api.Origin {
+	now := time.Now()
+	out := make([]api.Origin, len(m.links))
+	for i, l := range m.links {
+		out[i] = l.state.Load().view.Origin(now)
+	}
+	return out
+}
+
+// Lookup returns the regions that have a service, by name. The summaries are shared: do not
+// change them.
+func (m *Mesh) Lookup(key api.ServiceKey) []api.Replica {
+	if key.Namespace == "" {
+		key.Namespace = api.DefaultNamespace
+	}
+	var out []api.Replica
+	now := time.Now()
+	for _, l := range m.links {
+		v := &l.state.Load().view
+		if e := v.Table.Get(key); e != nil && e.Summary != nil {
+			out = append(out, api.Replica{Origin: v.Origin(now), Summary: e.Summary})
+		}
+	}
+	return out
+}
+
+// Services returns all rows of a region by key; nil when the region is not a peer or nothing
+// is known of it. The slice and the summaries are shared: do not change them.
+func (m *Mesh) Services(region api.Region) []*api.Summary {
+	l := m.byPeer[region]
+	if l == nil {
+		return nil
+	}
+	v := l.state.Load().view
+	if v.Version.IsZero() {
+		return nil
+	}
+	return v.Table.Summaries()
+}
+
+// Info describes links and readers. Epoch and Revision are left to the registry.
+func (m *Mesh) Info() api.FederationInfo {
+	info := api.FederationInfo{Region: m.cfg.Region, Enabled: true, Links: make([]api.LinkInfo, len(m.links)), Readers: m.server.Readers()}
+	now := time.Now()
+	for i, l := range m.links {
+		info.Links[i] = l.info(now)
+	}
+	return info
+}
