@@ -1,0 +1,124 @@
+package demo
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/shop"
+)
+
+// welcome is the first screen: at most 25 lines that say what runs, where, and what to try.
+func (w *world) welcome(out io.Writer, name, dir string, took time.Duration) {
+	first := "http://" + w.places[0].http
+	fmt.Fprintf(out, "Nearside: three regions on this machine, ready in %.1f s.\n\n", took.Seconds())
+	fmt.Fprintf(out, "  %-10s %-24s %s\n", "REGION", "API", "RUNS")
+	for _, p := range w.places {
+		runs := "registry, 2 × shop (5 services), shoppers"
+		if !hasPayments(p.region) {
+			runs = "registry, 2 × shop (4 services, no payments), shoppers"
+		}
+		fmt.Fprintf(out, "  %-10s %-24s %s\n", p.region, "http://"+p.http, runs)
+	}
+	for _, n := range w.notes {
+		fmt.Fprintf(out, "  note: %s\n", n)
+	}
+	fmt.Fprintf(out, `
+  Not for production: no TLS, no tokens, and nothing is kept.
+  Logs, traces and data: %s
+
+Try, in another terminal:
+  %[2]s resolve payments --addr http://%[3]s      who serves payments to ap-south
+  %[2]s explain payments --addr http://%[3]s      and why
+  %[2]s demo kill eu-west                     kill -9 every process of a region
+  %[2]s demo restore eu-west                  and bring it back
+  %[2]s regions --addr %[4]s
+  curl -s %[4]s/v1/resolve/orders
+
+Ctrl-C ends everything.
+`, dir, name, w.places[2].http, first)
+}
+
+// second formats one line of the unattended run.
+func second(at time.Duration, ticks map[api.Region]*shop.Tick, down func(api.Region) bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%4.0fs", at.Seconds())
+	for _, r := range regions {
+		t := ticks[r]
+		switch {
+		case t != nil:
+			fmt.Fprintf(&b, " │ %s %d req %d failed p50 %s p99 %s pay←%s", r, t.Requests, t.Failed, ms(t.P50MS), ms(t.P99MS), sources(t.PaymentsFrom))
+		case down(r):
+			fmt.Fprintf(&b, " │ %s down", r)
+		default:
+			fmt.Fprintf(&b, " │ %s …", r)
+		}
+	}
+	return b.String()
+}
+
+func ms(v float64) string {
+	if v < 10 {
+		return fmt.Sprintf("%.1fms", v)
+	}
+	return fmt.Sprintf("%.0fms", v)
+}
+
+// sources lists where payments came from, most first.
+func sources(from map[api.Region]int64) string {
+	if len(from) == 0 {
+		return "-"
+	}
+	names := slices.SortedFunc(maps.Keys(from), func(a, b api.Region) int {
+		return cmp.Or(cmp.Compare(from[b], from[a]), cmp.Compare(a, b))
+	})
+	if len(names) == 1 {
+		return string(names[0])
+	}
+	parts := make([]string, len(names))
+	for i, n := range names {
+		parts[i] = fmt.Sprintf("%s(%d)", n, from[n])
+	}
+	return strings.Join(parts, ",")
+}
+
+// print writes the final report.
+func (s Summary) print(out io.Writer) {
+	fmt.Fprintf(out, "\nReport after %s\n", s.Duration.D().Round(100*time.Millisecond))
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(out, "  %-30s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("requests", "%d", s.All.Requests)
+	row("failed", "%d", s.All.Failed)
+	row("failed safe-to-repeat calls", "%d of %d; from surviving regions %d of %d", s.All.SafeFailed, s.All.Safe, s.Surviving.SafeFailed, s.Surviving.Safe)
+	row("longest gap", "%s between successful calls of a surviving region", short(s.Surviving.LongestGap))
+	for _, f := range s.Faults {
+		if len(f.FailOver) == 0 {
+			row("time to fail over", "none needed: no other region was served payments from %s", f.Region)
+			continue
+		}
+		for _, c := range slices.Sorted(maps.Keys(f.FailOver)) {
+			row("time to fail over", "%s (%s lost %s)", moved(f.FailOver[c]), c, f.Region)
+			if f.Restored != nil {
+				row("time to fail back", "%s (%s to %s, counted from the start of its processes)", moved(f.FailBack[c]), c, f.Region)
+			}
+		}
+	}
+	for _, e := range s.All.Errors {
+		row("error seen", "%s", e)
+	}
+}
+
+func moved(d api.Duration) string {
+	if d == 0 {
+		return "did not happen"
+	}
+	return short(d)
+}
+
+func short(d api.Duration) string { return fmt.Sprintf("%.2f s", d.D().Seconds()) }

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func parse(t *testing.T, env map[string]string, args ...string) (Config, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
+	s := newSettings(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return s.resolve(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+}
+
+func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "n.yaml")
+	if err := os.WriteFile(file, []byte("region: from-file\nzone: from-file\nnode: from-file\nlog_level: warn\npeer:\n  eu: [http://127.0.0.1:1, http://127.0.0.1:2]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"NEARSIDE_REGION": "from-env", "NEARSIDE_ZONE": "from-env", "NEARSIDE_CONFIG": file}
+	c, err := parse(t, env, "--dev", "--region", "from-flag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Region != "from-flag" || c.Zone != "from-env" || c.Node != "from-file" || c.LogLevel != "warn" || c.FederationAddr != "127.0.0.1:7402" {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.Peers["eu"]) != 2 {
+		t.Errorf("peers %v", c.Peers)
+	}
+	c, err = parse(t, map[string]string{"NEARSIDE_PEER": "eu=http://127.0.0.1:9;ap=http://127.0.0.1:8", "NEARSIDE_DEV": "true"}, "--region", "us", "--peer", "sa=http://127.0.0.1:7")
+	if err != nil || len(c.Peers) != 1 {
+		t.Errorf("a flag does not replace the environment: %v, %v", c.Peers, err)
+	}
+}
+
+func TestTheReferenceFileLoads(t *testing.T) {
+	c, err := parse(t, nil, "--config", "../../deploy/nearside.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Region != "us-east" || len(c.Peers) != 2 || c.LogFormat != "json" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// The reference names every setting that this version has.
+func TestTheReferenceFileIsComplete(t *testing.T) {
+	b, err := os.ReadFile("../../deploy/nearside.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
+	newSettings(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "config" || strings.Contains(f.Usage, "not in this version") {
+			return
+		}
+		if !strings.Contains("\n"+string(b), "\n"+f.Name+":") && !strings.Contains(string(b), "\n# "+f.Name+":") {
+			t.Errorf("deploy/nearside.yaml does not mention %s", f.Name)
+		}
+	})
+}
+
+// Bad input gets a clear error that names the thing, the cause and the remedy.
+func TestWrongConfigurationsAreNamed(t *testing.T) {
+	write := func(content string) string {
+		p := filepath.Join(t.TempDir(), "bad.yaml")
+		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	cases := []struct {
+		name string
+		env  map[string]string
+		args []string
+		says string
+	}{
+		{"no region", nil, []string{"--dev"}, "--region"},
+		{"bad region", nil, []string{"--dev", "--region", "EU"}, `--region: region "EU"`},
+		{"bad zone", nil, []string{"--dev", "--region", "eu", "--zone", "a_b"}, "--zone"},
+		{"bad node", nil, []string{"--dev", "--region", "eu", "--node", "-"}, "--node"},
+		{"bad role", nil, []string{"--dev", "--region", "eu", "--roles", "king"}, "not a role"},
+		{"federation alone", nil, []string{"--dev", "--region", "eu", "--roles", "federation"}, "not in this version"},
+		{"peers without federation", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--peer", "us=http://127.0.0.1:1"}, "--roles leaves the federation out"},
+		{"cluster", nil, []string{"--dev", "--region", "eu", "--cluster", "a=b:1"}, "not in this version"},
+		{"external etcd", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "http://127.0.0.1:2379"}, "not in this version"},
+		{"not an address", nil, []string{"--dev", "--region", "eu", "--http-addr", "7400"}, "not HOST:PORT"},
+		{"not a port", nil, []string{"--dev", "--region", "eu", "--dns-addr", "127.0.0.1:dns"}, "out of range"},
+		{"same address", nil, []string{"--dev", "--region", "eu", "--http-addr", "127.0.0.1:7402"}, "different ports"},
+		{"remote dev", nil, []string{"--dev", "--region", "eu", "--http-addr", "192.0.2.1:7400"}, "--dev-allow-remote"},
+		{"no TLS", nil, []string{"--region", "eu"}, "without TLS"},
+		{"half TLS", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--federation-addr", "127.0.0.1:2", "--tls-cert", "x"}, "belong together"},
+		{"own peer", nil, []string{"--dev", "--region", "eu", "--peer", "eu=http://127.0.0.1:1"}, "not its own peer"},
+		{"not a peer", nil, []string{"--dev", "--region", "eu", "--peer", "us"}, "REGION=URL"},
+		{"not a URL", nil, []string{"--dev", "--region", "eu", "--peer", "us=127.0.0.1:1"}, "not a base URL"},
+		{"plaintext peer", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--federation-addr", "127.0.0.1:2", "--peer", "us=http://192.0.2.1:1"}, "use https"},
+		{"credentials in a URL", nil, []string{"--dev", "--region", "eu", "--peer", "us=http://u:p@h:1"}, "not a base URL"},
+		{"environment", map[string]string{"NEARSIDE_DEV": "maybe"}, []string{"--region", "eu"}, "NEARSIDE_DEV"},
+		{"no file", nil, []string{"--config", "/nowhere/x.yaml"}, "config file"},
+		{"not YAML", nil, []string{"--config", write("a: [")}, "config file"},
+		{"not a mapping", nil, []string{"--config", write("- a\n")}, "not a mapping"},
+		{"unknown key", nil, []string{"--config", write("region: eu\nzoone: a\n")}, "line 2: there is no setting \"zoone\"; did you mean zone?"},
+		{"twice", nil, []string{"--config", write("region: eu\nregion: us\n")}, "set twice"},
+		{"wrong type", nil, []string{"--config", write("region: eu\ndev: 7\n")}, "not a bool"},
+		{"nested", nil, []string{"--config", write("region: {a: b}\n")}, "must be a value or a list"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parse(t, c.env, c.args...)
+			var u *UsageError
+			if !errors.As(err, &u) {
+				t.Fatalf("got %v, want a usage error", err)
+			}
+			if !strings.Contains(err.Error(), c.says) || u.Remedy == "" {
+				t.Errorf("%q does not say %q, or has no remedy", err, c.says)
+			}
+		})
+	}
+}
+
+func FuzzConfigFile(f *testing.F) {
+	f.Add("region: eu\ndev: true\npeer:\n  us: http://127.0.0.1:1\n")
+	f.Add("- x")
+	f.Add("a: &a [*a]")
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, content string) {
+		p := filepath.Join(dir, "f.yaml")
+		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+			t.Skip(err)
+		}
+		_, _ = parse(t, nil, "--config", p)
+	})
+}

@@ -1,0 +1,250 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nearside/nearside/federation/mesh"
+	"github.com/nearside/nearside/region/httpapi"
+	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/region/store/etcdnode"
+	"github.com/nearside/nearside/region/store/etcdstore"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// drainTime is how long a stopping node answers requests that are under way.
+const drainTime = 5 * time.Second
+
+// Run starts a node from a normalized cfg and returns when ctx ends (nil after a clean
+// stop) or when the node cannot go on. Logs go to logs; cfg.ReadyFile is written once the
+// node serves, and removed at start and end.
+func Run(ctx context.Context, cfg Config, logs io.Writer) error {
+	log, err := newLogger(cfg, logs)
+	if err != nil {
+		return err
+	}
+	log = log.With("region", string(cfg.Region), "node", cfg.Node)
+	secure, err := cfg.tlsParts()
+	if err != nil {
+		return err
+	}
+	if err := removeReady(cfg.ReadyFile); err != nil {
+		return err
+	}
+	if err := makeDataDir(cfg.DataDir); err != nil {
+		return err
+	}
+	access, err := cfg.authorizer()
+	if err != nil {
+		return err
+	}
+	meters, err := newTelemetry()
+	if err != nil {
+		return err
+	}
+	defer meters.Close(context.WithoutCancel(ctx))
+
+	apiListener, err := listen(ctx, "--http-addr", cfg.HTTPAddr, secure.api)
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	var peerListener net.Listener
+	if cfg.Federated() {
+		if peerListener, err = listen(ctx, "--federation-addr", cfg.FederationAddr, secure.federation); err != nil {
+			return err
+		}
+		defer peerListener.Close()
+	}
+
+	etcd, err := etcdnode.Start(ctx, etcdnode.Config{
+		Region: cfg.Region, Node: cfg.Node, DataDir: filepath.Join(cfg.DataDir, "etcd"), Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer records.Close()
+
+	scheme := "http"
+	if secure.api != nil {
+		scheme = "https"
+	}
+	public := []string{scheme + "://" + cfg.advertised(apiListener)}
+	n := &node{cfg: cfg, log: log, fatal: etcd.Err()}
+	n.closing, n.close = context.WithCancel(context.WithoutCancel(ctx))
+	defer n.close()
+	rc := registry.Config{
+		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Addresses: public,
+		Authorizer: access, Logger: log, MeterProvider: meters.provider,
+	}
+	source := &source{}
+	if cfg.Federated() {
+		n.mesh, err = mesh.New(mesh.Config{
+			Region: cfg.Region, Node: cfg.Node, Peers: cfg.Peers, Source: source, DataDir: cfg.DataDir,
+			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion,
+			Logger: log, MeterProvider: meters.provider,
+		})
+		if err != nil {
+			return err
+		}
+		rc.Replicas = n.mesh
+		n.peers = httpapi.Server(n.mesh.Handler())
+	}
+	if n.registry, err = registry.New(rc); err != nil {
+		return err
+	}
+	source.Registry = n.registry
+	door, err := httpapi.New(httpapi.Config{
+		Registry: n.registry, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
+		MeterProvider: meters.provider, AllowedHosts: append(cfg.AllowedHosts, cfg.Advertise), Closing: n.closing, Dev: cfg.Dev,
+	})
+	if err != nil {
+		return err
+	}
+	n.api = httpapi.Server(door)
+	ready := api.ReadyFile{
+		PID: os.Getpid(), Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Version: version(),
+		HTTP: localURL(scheme, apiListener), HTTPAddr: apiListener.Addr().String(), DataDir: cfg.DataDir,
+	}
+	if peerListener != nil {
+		peerScheme := "http"
+		if secure.federation != nil {
+			peerScheme = "https"
+		}
+		ready.Federation, ready.FederationAddr = localURL(peerScheme, peerListener), peerListener.Addr().String()
+	}
+	defer removeReady(cfg.ReadyFile)
+	return n.run(ctx, apiListener, peerListener, ready)
+}
+
+// source lets the federation read the registry that is made after it.
+type source struct{ *registry.Registry }
+
+func (s *source) Image() mesh.Image { return s.Snapshot() }
+
+type node struct {
+	cfg      Config
+	log      *slog.Logger
+	registry *registry.Registry
+	mesh     *mesh.Mesh // nil without the federation role
+	api      *http.Server
+	peers    *http.Server
+	closing  context.Context // ends when the node stops, and every stream with it
+	close    context.CancelFunc
+	fatal    <-chan error // etcd cannot go on
+}
+
+// run is the run group. Order of the end: say "not ready", end streams, finish requests,
+// then the federation (it saves its replicas) and the registry, and only then, in Run, the
+// store: what is acknowledged has been written before its store goes.
+func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, ready api.ReadyFile) error {
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLoops()
+	core, coreCtx := errgroup.WithContext(loops)
+	core.Go(func() error { return ended(loops, n.registry.Run(coreCtx)) })
+	if n.mesh != nil {
+		core.Go(func() error { return ended(loops, n.mesh.Run(coreCtx)) })
+	}
+
+	doors, doorsCtx := errgroup.WithContext(ctx)
+	doors.Go(func() error { return serve(n.api, apiListener) })
+	doors.Go(func() error {
+		select {
+		case <-doorsCtx.Done():
+			return nil
+		case <-n.registry.Loaded():
+		}
+		if n.peers != nil {
+			doors.Go(func() error { return serve(n.peers, peerListener) })
+		}
+		ready.Epoch = n.registry.Stamp().Version.Epoch
+		if err := writeReady(n.cfg.ReadyFile, ready); err != nil {
+			return err
+		}
+		n.log.Info("ready", "http", ready.HTTP, "federation", ready.Federation, "data_dir", n.cfg.DataDir,
+			"epoch", ready.Epoch.String(), "dev", n.cfg.Dev)
+		return nil
+	})
+	doors.Go(func() error {
+		select {
+		case <-doorsCtx.Done():
+		case <-coreCtx.Done():
+		case err := <-n.fatal:
+			stopLoops()
+			n.stopDoors()
+			return fmt.Errorf("etcd stopped: %w", err)
+		}
+		n.stopDoors()
+		return nil
+	})
+	err := doors.Wait()
+	stopLoops()
+	err = errors.Join(err, core.Wait())
+	n.log.Info("stopped")
+	return err
+}
+
+// stopDoors ends both servers in order; it returns when no request is under way or
+// drainTime is over.
+func (n *node) stopDoors() {
+	n.log.Info("stopping")
+	n.registry.SetDraining()
+	n.close()
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	for _, s := range []*http.Server{n.api, n.peers} {
+		if s == nil {
+			continue
+		}
+		if s == n.peers {
+			// Peer streams have no end of their own; the readers keep what they have.
+			s.Close()
+			continue
+		}
+		if err := s.Shutdown(ctx); err != nil {
+			s.Close()
+		}
+	}
+}
+
+func serve(s *http.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// ended turns the end that was asked for into nil.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("--data-dir %s cannot be made: %w; create it, give this user the right to write there, or choose another", dir, err)
+	}
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("--data-dir %s cannot be written: %w; give this user the right to write there, or choose another", dir, err)
+	}
+	probe.Close()
+	return os.Remove(probe.Name())
+}

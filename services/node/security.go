@@ -1,0 +1,122 @@
+package node
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// regionSuffix makes a region's name a DNS name that a certificate can carry.
+const regionSuffix = ".region.nearside.internal"
+
+// authorizer returns who may do what: everyone with --dev, else the holder of the token.
+func (c *Config) authorizer() (registry.Authorizer, error) {
+	if c.Dev {
+		return registry.OpenAccess(), nil
+	}
+	token, err := c.token()
+	if err != nil {
+		return nil, err
+	}
+	return registry.TokenAccess(sha256.Sum256([]byte(token))), nil
+}
+
+// token reads the token file; without --token-file one is made at first start.
+func (c *Config) token() (string, error) {
+	path := c.TokenFile
+	if path == "" {
+		path = filepath.Join(c.DataDir, "token")
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && c.TokenFile == "" {
+		raw := make([]byte, 32)
+		if _, err := rand.Read(raw); err != nil {
+			return "", fmt.Errorf("making a token: %w", err)
+		}
+		b = []byte(hex.EncodeToString(raw) + "\n")
+		if err := renameio.WriteFile(path, b, 0o600); err != nil {
+			return "", fmt.Errorf("token file %s: %w", path, err)
+		}
+	} else if err != nil {
+		return "", usage("check --token-file", "token file: %v", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < 16 {
+		return "", usage("use at least 16 characters; 32 random bytes in hex are best", "token file %s: the token is too short", path)
+	}
+	return token, nil
+}
+
+// transport security of both listeners and of calls to peers.
+type tlsParts struct {
+	api, federation *tls.Config // nil = plaintext
+	peers           *http.Client
+	peerRegion      func(*http.Request) (api.Region, error)
+}
+
+func (c *Config) tlsParts() (tlsParts, error) {
+	p := tlsParts{}
+	out := &tls.Config{MinVersion: tls.VersionTLS13}
+	if c.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return p, usage("check --tls-cert and --tls-key", "certificate: %v", err)
+		}
+		p.api = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+		p.federation = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
+		out.Certificates = []tls.Certificate{cert}
+	}
+	if c.TLSCA != "" {
+		pem, err := os.ReadFile(c.TLSCA)
+		if err != nil {
+			return p, usage("check --tls-ca", "CA: %v", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return p, usage("give a PEM file", "CA %s holds no certificate", c.TLSCA)
+		}
+		out.RootCAs = pool
+		p.federation.ClientCAs = pool
+		p.federation.ClientAuth = tls.RequireAndVerifyClientCert
+		p.peerRegion = certifiedRegion
+	} else if c.TLSCert != "" && c.Federated() {
+		return p, usage("add --tls-ca, or --roles region", "the federation needs the CA that its peers' certificates come from")
+	}
+	tr := http.DefaultTransport.(*http.Transport).Clone()
+	tr.Proxy = nil
+	tr.TLSClientConfig = out
+	tr.ForceAttemptHTTP2 = false
+	p.peers = &http.Client{Transport: tr}
+	return p, nil
+}
+
+// certifiedRegion reads the region that a peer's certificate names. A certificate that
+// names none (an API client's, say) is not a peer.
+func certifiedRegion(r *http.Request) (api.Region, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return "", &api.Error{Code: api.CodeUnauthorized, Detail: "no client certificate was shown"}
+	}
+	for _, name := range r.TLS.VerifiedChains[0][0].DNSNames {
+		if region, ok := strings.CutSuffix(name, regionSuffix); ok && api.ValidLabel(region) {
+			return api.Region(region), nil
+		}
+	}
+	return "", &api.Error{
+		Code: api.CodeForbidden, Detail: "the client certificate names no region",
+		Remedy: "issue it for REGION" + regionSuffix,
+	}
+}

@@ -1,0 +1,220 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// settings binds one flag set to a Config. Values come from the flag, else the
+// environment (NEARSIDE_<FLAG>), else the file, else the default.
+type settings struct {
+	flags *pflag.FlagSet
+	cfg   Config
+	file  string
+	peers []string
+}
+
+func newSettings(flags *pflag.FlagSet) *settings {
+	s := &settings{flags: flags}
+	c := &s.cfg
+	flags.SortFlags = false
+	flags.StringVarP(&s.file, "config", "c", "", "YAML file with these settings, keyed by flag name")
+	flags.StringVar((*string)(&c.Region), "region", "", "name of this region (required)")
+	flags.StringVar((*string)(&c.Zone), "zone", "", "zone of this node")
+	flags.StringVar(&c.Node, "node", "", "name of this node (default REGION-1)")
+	flags.StringVar(&c.DataDir, "data-dir", "", "where records are kept (default "+DefaultDataDir+"; with --dev ./nearside-data/REGION)")
+	flags.StringSliceVar(&c.Roles, "roles", []string{"region", "federation"}, "what this node does")
+	flags.StringVar(&c.HTTPAddr, "http-addr", DefaultHTTPAddr, "API")
+	flags.StringVar(&c.FederationAddr, "federation-addr", DefaultFederationAddr, "peers: other regions' federations")
+	flags.StringVar(&c.Advertise, "advertise", "", "host that others reach this node at")
+	flags.StringArrayVar(&s.peers, "peer", nil, "another region's federation, REGION=URL[,URL] (repeatable)")
+	flags.BoolVar(&c.Dev, "dev", false, "no TLS, no tokens; listens on this machine only")
+	flags.BoolVar(&c.DevAllowRemote, "dev-allow-remote", false, "with --dev: listen beyond this machine all the same")
+	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate of this node (PEM), for the API and for peers")
+	flags.StringVar(&c.TLSKey, "tls-key", "", "its private key (PEM)")
+	flags.StringVar(&c.TLSCA, "tls-ca", "", "CA of the federation (PEM): peers must show a certificate for REGION.region.nearside.internal")
+	flags.StringVar(&c.TokenFile, "token-file", "", "file with the API token (default: made at first start as DATA-DIR/token); unused with --dev")
+	flags.StringSliceVar(&c.AllowedHosts, "allowed-host", nil, "further Host names that the API answers to (repeatable)")
+	flags.StringVar(&c.ReadyFile, "ready-file", "", "written when the node is ready: JSON with every address and the pid")
+	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&c.LogFormat, "log-format", "text", "text or json")
+	flags.StringVar(&c.GRPCAddr, "grpc-addr", DefaultGRPCAddr, "xDS (not in this version)")
+	flags.StringVar(&c.DNSAddr, "dns-addr", DefaultDNSAddr, "DNS (not in this version)")
+	flags.StringVar(&c.EtcdPeerAddr, "etcd-peer-addr", DefaultEtcdPeerAddr, "etcd peers of a cluster (not in this version)")
+	flags.StringVar(&c.ConsulAddr, "consul-addr", "", "Consul API (not in this version)")
+	flags.StringVar(&c.EurekaAddr, "eureka-addr", "", "Eureka API (not in this version)")
+	flags.StringArrayVar(&c.Cluster, "cluster", nil, "NODE=HOST:PORT of an embedded cluster (not in this version)")
+	flags.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "external etcd (not in this version)")
+	return s
+}
+
+// resolve applies environment and file to what the flags left unset, and validates.
+func (s *settings) resolve(env func(string) (string, bool)) (Config, error) {
+	if v, ok := env("NEARSIDE_CONFIG"); ok && !s.flags.Changed("config") {
+		s.file = v
+	}
+	fromFlag := map[string]bool{}
+	s.flags.Visit(func(f *pflag.Flag) { fromFlag[f.Name] = true })
+	fromEnv := map[string]bool{}
+	var errs []error
+	s.flags.VisitAll(func(f *pflag.Flag) {
+		name := EnvName(f.Name)
+		v, ok := env(name)
+		if !ok || fromFlag[f.Name] || f.Name == "config" || f.Name == "help" {
+			return
+		}
+		fromEnv[f.Name] = true
+		values := []string{v}
+		if f.Value.Type() == "stringArray" {
+			values = strings.Fields(strings.ReplaceAll(v, ";", " "))
+		}
+		for _, v := range values {
+			if err := s.flags.Set(f.Name, v); err != nil {
+				errs = append(errs, usage("correct it or unset it", "environment %s: %s is not a %s", name, api.Quote(v), f.Value.Type()))
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, errs[0]
+	}
+	if s.file != "" {
+		if err := s.readFile(func(flag string) bool { return fromFlag[flag] || fromEnv[flag] }); err != nil {
+			return Config{}, err
+		}
+	}
+	for _, p := range s.peers {
+		if err := s.cfg.addPeer(p); err != nil {
+			return Config{}, err
+		}
+	}
+	if err := s.cfg.Normalize(); err != nil {
+		return Config{}, err
+	}
+	return s.cfg, nil
+}
+
+// EnvName is the environment variable of a flag.
+func EnvName(flag string) string {
+	return "NEARSIDE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func (s *settings) readFile(taken func(flag string) bool) error {
+	f, err := os.Open(s.file)
+	if err != nil {
+		return usage("check the path given with --config", "config file: %v", err)
+	}
+	defer f.Close()
+	var doc yaml.Node
+	if err := yaml.NewDecoder(io.LimitReader(f, 1<<20)).Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return usage("correct the file", "config file %s: %v", s.file, err)
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return usage("write one 'key: value' per line", "config file %s is not a mapping", s.file)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		k, v := root.Content[i], root.Content[i+1]
+		name := strings.ReplaceAll(k.Value, "_", "-")
+		at := fmt.Sprintf("config file %s, line %d", s.file, k.Line)
+		flag := s.flags.Lookup(name)
+		if flag == nil || name == "config" || name == "help" {
+			return usage(s.suggest(name), "%s: there is no setting %s", at, api.Quote(k.Value))
+		}
+		if seen[name] {
+			return usage("keep one of them", "%s: %s is set twice", at, api.Quote(k.Value))
+		}
+		seen[name] = true
+		if taken(name) {
+			continue
+		}
+		values, err := yamlValues(name, v)
+		if err != nil {
+			return usage("see deploy/nearside.yaml for every setting", "%s: %s %v", at, k.Value, err)
+		}
+		for _, value := range values {
+			if err := s.flags.Set(name, value); err != nil {
+				return usage("correct the value", "%s: %s: %s is not a %s", at, k.Value, api.Quote(value), flag.Value.Type())
+			}
+		}
+	}
+	return nil
+}
+
+// yamlValues flattens a scalar, a list, or (for peer) a map of region to URL(s).
+func yamlValues(name string, v *yaml.Node) ([]string, error) {
+	switch v.Kind {
+	case yaml.ScalarNode:
+		return []string{v.Value}, nil
+	case yaml.SequenceNode:
+		out := make([]string, 0, len(v.Content))
+		for _, e := range v.Content {
+			if e.Kind != yaml.ScalarNode {
+				return nil, errors.New("must be a list of plain values")
+			}
+			out = append(out, e.Value)
+		}
+		return out, nil
+	case yaml.MappingNode:
+		if name != "peer" {
+			break
+		}
+		var out []string
+		for i := 0; i+1 < len(v.Content); i += 2 {
+			urls, err := yamlValues("", v.Content[i+1])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v.Content[i].Value+"="+strings.Join(urls, ","))
+		}
+		return out, nil
+	}
+	return nil, errors.New("must be a value or a list")
+}
+
+// suggest names the setting that was probably meant.
+func (s *settings) suggest(name string) string {
+	best, bestAt := "", 3
+	s.flags.VisitAll(func(f *pflag.Flag) {
+		if d := distance(name, f.Name); d < bestAt {
+			best, bestAt = f.Name, d
+		}
+	})
+	if best != "" {
+		return "did you mean " + best + "?"
+	}
+	return "nearside server --help lists them"
+}
+
+// distance is the Levenshtein distance.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next := slices.Min([]int{row[j+1] + 1, row[j] + 1, prev + cost})
+			prev, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}
