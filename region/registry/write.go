@@ -215,7 +215,7 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 	_, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		in := snap.Instance(key)
 		switch {
-		case in == nil, incarnation > in.Incarnation:
+		case in == nil:
 			return nil, notFound(key)
 		case incarnation != 0 && incarnation < in.Incarnation:
 			return nil, stale(in)
@@ -243,7 +243,7 @@ func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		in := snap.Instance(key)
 		switch {
-		case in == nil, c.Incarnation > in.Incarnation, r.overlay.Load().Hidden(key, in.Revision):
+		case in == nil, r.overlay.Load().Hidden(key, in.Revision):
 			return nil, notFound(key)
 		case c.Incarnation != 0 && c.Incarnation < in.Incarnation:
 			return nil, stale(in)
