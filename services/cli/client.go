@@ -109,14 +109,9 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 	traced := httptrace.WithClientTrace(reqCtx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
-	req, err := http.NewRequestWithContext(traced, method, target, nil)
+	req, err := c.request(traced, method, target)
 	if err != nil {
-		return a, content{}, &cliError{exit: ExitUsage, detail: err.Error(), err: err}
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "nearside-cli/"+Version)
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+		return a, content{}, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -140,6 +135,20 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 	}
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return a, content{data: data, mediaType: media, requestID: resp.Header.Get(api.HeaderRequestID)}, nil
+}
+
+// request builds a request with the headers that all have.
+func (c *client) request(ctx context.Context, method, target string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, nil)
+	if err != nil {
+		return nil, &cliError{exit: ExitUsage, detail: err.Error(), err: err}
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "nearside-cli/"+Version)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return req, nil
 }
 
 // problem returns what a node's refusal says.

@@ -16,7 +16,8 @@ import (
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr,
-		lookupEnv: os.LookupEnv, now: time.Now, siblings: siblingCommands(),
+		lookupEnv: os.LookupEnv, now: time.Now, notifySignals: osSignals,
+		siblings: siblingCommands(),
 	}
 	return a.run(ctx, args)
 }
@@ -27,6 +28,7 @@ type app struct {
 	stdout, stderr io.Writer
 	lookupEnv      func(string) (string, bool)
 	now            func() time.Time
+	notifySignals  func() (<-chan os.Signal, func()) // see osSignals
 	siblings       []*cobra.Command
 
 	flags globalFlags

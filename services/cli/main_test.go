@@ -146,3 +146,40 @@ func wantJSON(t *testing.T, got string, want any) {
 		t.Errorf("got %s\nwant %s", got, w)
 	}
 }
+
+// notifying is an output that calls seen at every write.
+type notifying struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	seen func()
+}
+
+func (n *notifying) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.seen != nil {
+		n.seen()
+	}
+	return n.b.Write(p)
+}
+
+func (n *notifying) text() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b.String()
+}
+
+// waitFor returns once part was written.
+func (n *notifying) waitFor(t *testing.T, part string) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(n.text(), part) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%q was not written within 20 s, but:\n%s", part, n.text())
+		}
+	}
+}

@@ -48,8 +48,8 @@ asked · 10 partial · 130 interrupted.`,
 		}
 	}
 	add(groupQuery, a.servicesCommand(), a.instancesCommand(), a.resolveCommand(), a.explainCommand(),
-		a.regionsCommand(), a.federationCommand(), a.checkCommand())
-	add(groupWrite, a.deregisterCommand())
+		a.watchCommand(), a.regionsCommand(), a.federationCommand(), a.checkCommand())
+	add(groupWrite, a.registerCommand(), a.deregisterCommand())
 	for _, c := range a.siblings {
 		a.addSibling(root, c)
 	}

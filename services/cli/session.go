@@ -128,4 +128,3 @@ func (a *app) complete(c *cobra.Command, names func(*session, context.Context) [
 	defer cancel()
 	return names(s, ctx)
 }
-
