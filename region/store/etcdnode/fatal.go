@@ -42,9 +42,21 @@ func (h *fatalHook) report(text string) {
 	}
 }
 
-// meaningless tells the warnings and errors that etcd logs whenever it starts or closes, of
-// which an operator learns nothing.
-func meaningless(message, errText string) bool {
+// meaningless tells the warnings and errors of which an operator learns nothing.
+func (n *Node) meaningless(message, errText string) bool {
+	if always(message, errText) {
+		return true
+	}
+	select {
+	case <-n.closing: // what etcd was about to do is cut short, as we asked
+		return strings.Contains(errText, "request cancelled") || strings.Contains(errText, "server stopped")
+	default:
+		return false
+	}
+}
+
+// always tells those that etcd logs whenever it starts or closes.
+func always(message, errText string) bool {
 	for _, m := range []string{
 		"Running http and grpc server on single port", // on a unix socket that is ours alone
 		"simple token is not cryptographically signed",
@@ -57,6 +69,7 @@ func meaningless(message, errText string) bool {
 	for _, e := range []string{
 		"use of closed network connection",
 		"mux: server closed",
+		"mux: listener closed",
 		"http: Server closed",
 		"grpc: the server has been stopped",
 		"context canceled",

@@ -178,7 +178,7 @@ func (n *Node) embedConfig() *embed.Config {
 	c.AutoCompactionRetention = n.cfg.Retention.String()
 	c.QuotaBackendBytes = n.cfg.QuotaBytes
 
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(n.cfg.Logger.With("part", "etcd"), meaningless,
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(n.cfg.Logger.With("part", "etcd"), n.meaningless,
 		zap.WithFatalHook(n.fatal), zap.WithPanicHook(n.fatal)))
 	return c
 }

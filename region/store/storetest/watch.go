@@ -208,6 +208,7 @@ func progressReachesBarrier(t *testing.T, kit Kit) {
 	at := func(rev uint64) func() bool {
 		return func() bool { n := len(f.progress); return n > 0 && f.progress[n-1] >= rev }
 	}
+	slow := 0
 	for i := range 5 {
 		last := w.commit(put("k", strconv.Itoa(i)))
 		if _, err := w.s.RaiseEpoch(w.ctx, uint64(i)+1); err != nil {
@@ -221,13 +222,17 @@ func progressReachesBarrier(t *testing.T, kit Kit) {
 		f.until(t, fmt.Sprintf("progress %d", rev), at(rev))
 		took := time.Since(begun)
 		t.Logf("progress reached barrier %d after %s", rev, took.Round(10*time.Microsecond))
-		// A strong read waits for this; "soon" is far below the pulse of a quiet watch.
-		if took > 700*time.Millisecond {
-			t.Errorf("progress took %s", took)
+		if took > 500*time.Millisecond {
+			slow++
 		}
 		if n := len(f.all()); n != i+1 {
 			t.Errorf("progress %d overtook a batch: %d of %d told", rev, n, i+1)
 		}
+	}
+	// A strong read waits for this; "soon" is far below the pulse of a quiet watch. One may be
+	// late on a busy machine, most may not.
+	if slow > 2 {
+		t.Errorf("progress was slow %d times of 5", slow)
 	}
 }
 
