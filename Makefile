@@ -5,7 +5,9 @@ SHELL         := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS     += --no-print-directory
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+ifndef VERSION
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+endif
 BIN     := $(CURDIR)/bin/nearside
 IMAGE   ?= nearside:dev
 COMPOSE_FILE := deploy/compose/three-regions.yaml
@@ -92,6 +94,7 @@ image: build ## build the container image nearside:dev, from nothing but the bin
 	rm -rf bin/image && mkdir -p -m 700 bin/image/data
 	cp $(BIN) deploy/Dockerfile bin/image/
 	docker build -q --build-arg VERSION=$(VERSION) -t $(IMAGE) bin/image
+	@docker image prune -f --filter label=org.opencontainers.image.title=nearside >/dev/null # the one this replaced
 
 compose-up: image ## start three regions in containers, and wait until all are healthy
 	$(COMPOSE) up -d
