@@ -379,7 +379,7 @@ func TestPut(t *testing.T) {
 // registrations no instance is evicted within a full TTL of its last heartbeat or of the
 // end of a pause, and no window sees more than the share.
 func TestLaws(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		l := liveness.New(liveness.Default())
 		n := 1 + rng.IntN(60)
@@ -400,7 +400,7 @@ func TestLaws(t *testing.T) {
 		largest := map[time.Duration]int{}
 		var evictions []time.Duration
 		perService := map[api.ServiceKey][]time.Duration{}
-		for now := tick; now < 10*time.Minute; now += tick {
+		for now := tick; now < 6*time.Minute; now += tick {
 			if rng.IntN(400) == 0 { // pause
 				now += time.Duration(2+rng.IntN(18)) * time.Second
 				now -= now % tick

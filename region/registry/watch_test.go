@@ -1,0 +1,322 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/region/store"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// P5: items, synced, then every change of the watched services, each once, in order, with
+// the changes of one revision marked to be applied together.
+func TestWatchTellsEverythingOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.registerMany("orders", 2)
+		b.register("users", "u")
+		one := b.watch(WatchQuery{Services: []api.ServiceName{"orders", "orders", "nothing"}})
+		all := b.watch(WatchQuery{})
+		other := b.watch(WatchQuery{Namespace: "shop"})
+		if f := one.last(); f.Kind != api.FrameSynced || f.Version != b.Stamp().Version || len(f.Addresses) != 1 || f.Origins != nil {
+			t.Errorf("%+v", f)
+		}
+		for s, want := range map[*stream]string{one: "item i0, item i1, synced", all: "item i0, item i1, item u, synced", other: "synced"} {
+			if got := s.next(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		b.register("users", "v")
+		if _, err := b.SetStatus(t.Context(), ikey("orders", "i0"), api.StatusChange{Status: api.StatusWarning}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Deregister(t.Context(), ikey("orders", "i1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := b.Register(t.Context(), api.InstanceKey{Namespace: "shop", Service: "carts", ID: "c"}, reg()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if f := other.last(); f.Namespace != "shop" || f.Service != "carts" {
+			t.Errorf("%+v", f)
+		}
+		if f := one.last(); f.Namespace != "" || f.Op != api.OpDelete || f.Instance.ID != "i1" || f.Instance.Address == "" {
+			t.Errorf("%+v", f)
+		}
+		for s, want := range map[*stream]string{
+			one: "put:status i0, delete:deregister i1", all: "put:register v, put:status i0, delete:deregister i1", other: "put:register c",
+		} {
+			if got := s.next(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		// One commit with several changes.
+		var ops []store.Op
+		for _, k := range []api.InstanceKey{ikey("orders", "x"), ikey("orders", "y"), ikey("users", "z")} {
+			in := b.merge(nil, k, must(reg().Normalize()))
+			value, err := catalog.EncodeInstance(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops = append(ops, store.Op{Key: catalog.InstanceRecordKey(k), Value: value})
+		}
+		if _, err := b.store.Commit(t.Context(), ops); err != nil {
+			t.Fatal(err)
+		}
+		for s, want := range map[*stream]string{one: "put:register x+, put:register y", all: "put:register x+, put:register y+, put:register z", other: ""} {
+			if got := s.next(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// P5: a quiet watch proves every five seconds that it lives, with the newest version, also
+// when the changes were of other services.
+func TestBookmarks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		s := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}})
+		s.next()
+		b.register("users", "u")
+		pass(api.BookmarkInterval)
+		if f := s.last(); f.Kind != api.FrameBookmark || f.Version != b.Stamp().Version {
+			t.Errorf("%+v at %s", f, b.Stamp().Version)
+		}
+		pass(3 * api.BookmarkInterval)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.frames) != 4 {
+			t.Errorf("%d frames in four intervals", len(s.frames))
+		}
+	})
+}
+
+// P5: resuming continues without items; a version that cannot be resumed from is told.
+func TestResume(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.register("orders", "a")
+		v := b.Stamp().Version
+		b.register("orders", "b")
+		b.register("users", "u")
+		if err := b.Deregister(t.Context(), ikey("orders", "a"), 0); err != nil {
+			t.Fatal(err)
+		}
+		tests := []struct {
+			name string
+			from api.Version
+			want string
+		}{
+			{"from before", v, "synced, put:register b, delete:deregister a"},
+			{"from now", b.Stamp().Version, "synced"},
+			{"another epoch", api.Version{Region: v.Region, Epoch: api.Epoch{Generation: 9, Nonce: 9}, Revision: v.Revision}, "reset, item b, synced"},
+			{"another region", api.Version{Region: "us-east", Epoch: v.Epoch, Revision: v.Revision}, "reset, item b, synced"},
+			{"before history", api.Version{Region: v.Region, Epoch: v.Epoch, Revision: 0}, "reset, item b, synced"},
+		}
+		for _, tt := range tests {
+			s := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}, From: tt.from})
+			if got := s.next(); got != tt.want {
+				t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+			}
+		}
+		// P4: a version ahead of this node is waited for, never answered with older items.
+		ahead := b.Stamp().Version
+		ahead.Revision++
+		s := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}, From: ahead})
+		b.register("orders", "c")
+		if got := s.next(); got != "synced" {
+			t.Errorf("%q", got)
+		}
+		ahead.Revision += 10
+		b.wantCode(b.Watch(t.Context(), WatchQuery{From: ahead}, nil), api.CodeRevisionNotReached)
+	})
+}
+
+// P5: one slow reader waits alone, and learns by a reset that it fell off the history.
+func TestSlowReader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.mu.Lock()
+		b.history = catalog.NewHistory(8, b.head.Load().snap.Version().Revision)
+		b.mu.Unlock()
+		slow := b.watch(WatchQuery{})
+		fast := b.watch(WatchQuery{})
+		slow.next()
+		fast.next()
+		gate := make(chan struct{})
+		slow.mu.Lock()
+		slow.gate = gate
+		slow.mu.Unlock()
+		var want []string
+		for i := range 20 {
+			b.register("orders", fmt.Sprintf("i%02d", i))
+			want = append(want, fmt.Sprintf("put:register i%02d", i))
+			synctest.Wait()
+		}
+		if got := fast.next(); got != strings.Join(want, ", ") {
+			t.Errorf("fast: %q", got)
+		}
+		slow.mu.Lock()
+		slow.gate = nil
+		slow.mu.Unlock()
+		close(gate)
+		got := slow.next()
+		var items []string
+		for i := range 20 {
+			items = append(items, fmt.Sprintf("item i%02d", i))
+		}
+		if got != "put:register i00, reset, "+strings.Join(items, ", ")+", synced" {
+			t.Errorf("slow: %q", got)
+		}
+	})
+}
+
+// P4, P5: when history has a gap or begins anew, the stream says so and starts over.
+func TestResets(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.register("orders", "a")
+		s := b.watch(WatchQuery{})
+		s.next()
+
+		if err := b.RaiseEpoch(t.Context(), 7); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.next(); got != "reset, item a, synced" {
+			t.Errorf("epoch raised: %q", got)
+		}
+
+		// The node loses its place in the store's history while others write.
+		b.store.mu.Lock()
+		inner := b.store.Store
+		b.store.mu.Unlock()
+		b.store.breakWatch <- fmt.Errorf("test: %w", store.ErrCompacted)
+		pass(time.Second)
+		b.register("orders", "b")
+		pass(time.Second)
+		if got := s.next(); got != "put:register b" {
+			t.Errorf("reload without a gap: %q", got)
+		}
+
+		// The store's data is lost: a new store, with a lower revision and another epoch.
+		fresh := newMemstore(t)
+		was := b.Stamp().Version
+		b.store.swap(fresh)
+		b.store.breakWatch <- fmt.Errorf("test: %w", store.ErrUnavailable)
+		pass(5 * time.Second)
+		now := b.Stamp().Version
+		if now.Compare(was) != api.Newer {
+			t.Errorf("%s after %s", now, was)
+		}
+		if got := s.next(); got != "reset, synced" {
+			t.Errorf("data lost: %q", got)
+		}
+		_ = inner.Close()
+		_, err := b.Heartbeat(t.Context(), ikey("orders", "a"), 0)
+		b.wantCode(err, api.CodeInstanceNotFound)
+	})
+}
+
+func TestWatchLimits(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, func(c *Config) { c.MaxWatches = 2 })
+		s := b.watch(WatchQuery{})
+		b.watch(WatchQuery{})
+		b.wantCode(b.Watch(t.Context(), WatchQuery{}, nil), api.CodeTooManyRequests)
+		s.cancel()
+		synctest.Wait()
+		b.watch(WatchQuery{})
+		many := make([]api.ServiceName, api.MaxWatchServices+1)
+		b.wantCode(b.Watch(t.Context(), WatchQuery{Services: many}, nil), api.CodeInvalidField)
+		b.wantCode(b.Watch(t.Context(), WatchQuery{Services: []api.ServiceName{"A"}}, nil), api.CodeInvalidField)
+		b.wantCode(b.Watch(t.Context(), WatchQuery{Namespace: "A"}, nil), api.CodeInvalidField)
+	})
+}
+
+// A watch ends with its reader, and with the node.
+func TestWatchEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		gone := errors.New("the reader went away")
+		if err := b.Watch(t.Context(), WatchQuery{}, func(api.Frame) error { return gone }); !errors.Is(err, gone) {
+			t.Errorf("%v", err)
+		}
+		end := make(chan error, 1)
+		go func() { end <- b.Watch(t.Context(), WatchQuery{}, func(api.Frame) error { return nil }) }()
+		synctest.Wait()
+		b.stop()
+		b.wantCode(<-end, api.CodeShuttingDown)
+		if n := b.watches.Load(); n != 0 {
+			t.Errorf("%d watches are left", n)
+		}
+	})
+}
+
+// Other regions' knowledge comes between items and synced, again when it changes, and
+// ends with an empty summary.
+func TestWatchFar(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b, f := federated(t)
+		b.register("orders", "a")
+		f.set("us-east", "orders", 7, "u1")
+		f.set("ap-south", "orders", 3, "s1")
+		f.set("us-east", "payments", 8, "p1")
+		one := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}, Far: true})
+		all := b.watch(WatchQuery{Far: true})
+		near := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}})
+		last := one.last()
+		if last.Kind != api.FrameSynced || len(last.Origins) != 2 || last.Origins[1].Addresses == nil {
+			t.Errorf("%+v", last)
+		}
+		for s, want := range map[*stream]string{
+			one:  "item a, replica ap-south/orders 3, replica us-east/orders 7, synced",
+			all:  "item a, replica ap-south/orders 3, replica us-east/orders 7, replica us-east/payments 8, synced",
+			near: "item a, synced",
+		} {
+			if got := s.next(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		f.set("us-east", "payments", 9, "p1", "p2")
+		f.set("us-east", "orders", 9, "u1", "u2")
+		f.set("ap-south", "orders", 0)
+		b.register("orders", "b")
+		for s, want := range map[*stream][]string{
+			one:  {"put:register b", "replica ap-south/orders gone", "replica us-east/orders 9"},
+			all:  {"put:register b", "replica ap-south/orders gone", "replica us-east/orders 9", "replica us-east/payments 9"},
+			near: {"put:register b"},
+		} {
+			got := strings.Split(s.next(), ", ")
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		pass(api.BookmarkInterval)
+		if f := one.last(); f.Kind != api.FrameBookmark || len(f.Origins) != 2 {
+			t.Errorf("%+v", f)
+		}
+		// P5: after a reset everything is told again.
+		one.next()
+		if err := b.RaiseEpoch(t.Context(), 3); err != nil {
+			t.Fatal(err)
+		}
+		if got := one.next(); got != "reset, item a, item b, replica us-east/orders 9, synced" {
+			t.Errorf("%q", got)
+		}
+	})
+}
