@@ -108,7 +108,7 @@ func (l *link) session(ctx context.Context, tick <-chan time.Time) error {
 	events := make(chan event)
 	query := peer.Query{
 		Reader: l.mesh.cfg.Region, Node: l.mesh.cfg.Node, Origin: l.peer,
-		Have: l.replica.Have(), Full: l.replica.WantsSnapshot(),
+		Have: l.replica.Have(), Digest: l.state.Load().view.Digest, Full: l.replica.WantsSnapshot(),
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { l.receive(ctx, &wg, query, events) })

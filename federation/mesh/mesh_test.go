@@ -349,6 +349,27 @@ func TestLostHistoryNeedsSnapshot(t *testing.T) {
 	})
 }
 
+// After its restart an origin has no history, but when its rows are what the reader holds,
+// nothing is sent again.
+func TestLostHistoryOfUnchangedRowsIsCheap(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
+		eu.source.Set(2, "a", "b")
+		us.start()
+		defer us.stop()
+		eu.start()
+		us.converged(eu)
+		eu.stop()
+		eu.source.Compact()
+		eu.start()
+		defer eu.stop()
+		us.converged(eu)
+		if l := us.link("eu-west"); l.Snapshots != 1 || l.Refused != 0 {
+			t.Fatalf("%+v", l)
+		}
+	})
+}
+
 // P11: a reader that restarts while its peer is away still knows the peer, from disk, and
 // says so; when the peer is back a delta is enough.
 func TestReaderRestartsFromDisk(t *testing.T) {

@@ -6,8 +6,9 @@
 //
 // and gets lines of JSON, one replica.Frame each, for as long as both live. "have" is the
 // version that the reader holds (repeatable; versions of other regions are for a later
-// relay and are ignored now), "full=true" asks for a snapshot whatever it holds, "region"
-// is whom the reader believes to be talking to. GET /peer/v1/ping measures the round trip.
+// relay and are ignored now), "full=true" asks for a snapshot whatever it holds, "digest"
+// is that of what it holds, "region" is whom the reader believes to be talking to. GET
+// /peer/v1/ping measures the round trip.
 //
 // Parameters, fields and frame kinds that a side does not know are ignored; a change that
 // is not compatible gets another proto. The stream carries summaries only: nothing that a

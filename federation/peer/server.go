@@ -18,6 +18,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/nearside/nearside/federation/replica"
+	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -161,7 +162,10 @@ type Query struct {
 	Node   string      // which of its nodes
 	Origin api.Region  // whom it means to read
 	Have   api.Version // what it holds of Origin; zero = nothing
-	Full   bool        // a snapshot, whatever it holds
+	// Digest of what it holds, when Have is set: with equal rows not even a lost history
+	// needs a snapshot.
+	Digest summary.Digest
+	Full   bool // a snapshot, whatever it holds
 }
 
 // values returns the query as parameters.
@@ -172,6 +176,7 @@ func (q Query) values() url.Values {
 	}
 	if !q.Have.IsZero() {
 		v.Set("have", q.Have.String())
+		v.Set("digest", q.Digest.String())
 	}
 	if q.Full {
 		v.Set("full", "true")
@@ -234,6 +239,11 @@ func (s *Server) admit(r *http.Request) (Query, error) {
 		}
 		if at.Region == s.cfg.Region {
 			q.Have = at
+		}
+	}
+	if d := v.Get("digest"); d != "" {
+		if err := q.Digest.UnmarshalText([]byte(d)); err != nil {
+			return q, api.FieldError("digest", err.Error(), "use 16 hex digits")
 		}
 	}
 	return q, nil

@@ -28,6 +28,9 @@ const (
 type heldRow struct {
 	entry *Entry
 	until time.Time
+	// shown is what readers see: entry merged with the truth it was made for. It is made anew
+	// only when that truth changes, so that an unchanged row stays the same to its readers.
+	shown, truth *Entry
 }
 
 // lost returns how many usable instances of a row were removed between two entries, and
@@ -115,7 +118,11 @@ func (r *Replica) release(now time.Time) bool {
 func (r *Replica) merge() *Table {
 	e := newEdit(r.truth)
 	for k, h := range r.held {
-		e.put(k, r.merged(h.entry, r.truth.Get(k)))
+		if truth := r.truth.Get(k); h.shown == nil || h.truth != truth {
+			h.shown, h.truth = r.merged(h.entry, truth), truth
+			r.held[k] = h
+		}
+		e.put(k, h.shown)
 	}
 	return e.done()
 }
@@ -160,7 +167,7 @@ func (r *Replica) merged(held, truth *Entry) *Entry {
 		zones[ep.Zone] = z
 	}
 	s.Endpoints, s.Zones, s.Complete = endpoints, zones, false
-	// Readers compare (epoch, revision): in a new history the old revision means nothing.
+	// In a new history the old row's revision means nothing; this is when it became so.
 	s.Revision = r.version.Revision
 	out.Summary, out.Revision = &s, s.Revision
 	return out
