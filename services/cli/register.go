@@ -87,6 +87,7 @@ func (s *session) register(ctx context.Context, service string, command []string
 	if err != nil {
 		return err
 	}
+	name := service + "/" + reg.ID
 	check := f.check
 	if check == "" {
 		check = "none"
@@ -142,13 +143,13 @@ func (s *session) register(ctx context.Context, service string, command []string
 	}
 	if !end.early() {
 		if registered.Pending() {
-			s.note("%s/%s waits for the registry to answer", service, reg.ID)
+			s.note("%s waits for the registry to answer", name)
 		} else {
-			s.note("registered %s/%s at %s", service, reg.ID, hostPort(reg.Address, reg.Port))
+			s.note("registered %s at %s", name, hostPort(reg.Address, reg.Port))
 		}
 		end, err = until(ctx, ch, signals, func(ctx context.Context) error { return untilSuperseded(ctx, registered, ch != nil) })
 	}
-	s.unregister(ctx, registered, ch, &end, signals, f.drain)
+	s.unregister(ctx, name, registered, ch, &end, signals, f.drain)
 	if stopErr := s.stopChild(ch, end, signals, f.stopPatience); stopErr != nil {
 		return stopErr
 	}
@@ -193,10 +194,10 @@ func untilSuperseded(ctx context.Context, r *nearside.Registered, hasProgram boo
 }
 
 // unregister drains the instance, unless its program is gone already, and deregisters it.
-// A further signal ends the drain; it is noted in end.
-func (s *session) unregister(ctx context.Context, r *nearside.Registered, ch *child, end *ending, signals <-chan os.Signal, drain time.Duration) {
+// A further signal ends the drain. When the program ends meanwhile, end says so afterwards.
+func (s *session) unregister(ctx context.Context, name string, r *nearside.Registered, ch *child, end *ending, signals <-chan os.Signal, drain time.Duration) {
 	ctx = context.WithoutCancel(ctx)
-	const within = 3 * time.Second // for each answer of the registry
+	const within = 1500 * time.Millisecond // for each answer: a stop must end before a container is killed
 	if end.signal != nil && drain > 0 && r.Err() == nil {
 		cut, _ := until(ctx, ch, signals, func(ctx context.Context) error {
 			ask, cancel := context.WithTimeout(ctx, within)
@@ -219,10 +220,10 @@ func (s *session) unregister(ctx context.Context, r *nearside.Registered, ch *ch
 	ask, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := r.Close(ask); err != nil {
-		s.note("%s was not deregistered (%s); the registry forgets it after its TTL", r.ID(), asCLI(err).Error())
+		s.note("%s was not deregistered (%s); the registry forgets it after its TTL", name, asCLI(err).Error())
 		return
 	}
-	s.note("deregistered %s", r.ID())
+	s.note("deregistered %s", name)
 }
 
 // stopChild passes the signal in end on, waits for the program, and returns how it ended.

@@ -377,7 +377,7 @@ func TestRegisterAlone(t *testing.T) {
 	if code := r.wait(t); code != ExitOK {
 		t.Errorf("exit %d, want 0:\n%s", code, r.out.text())
 	}
-	wantContains(t, "stderr", r.out.text(), "deregistered legacy-")
+	wantContains(t, "stderr", r.out.text(), "deregistered legacy/legacy-")
 }
 
 // Mistakes are found before anything runs.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -203,7 +204,7 @@ func shortDuration(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// share shows a weight of 0 to 1 as per cent.
+// share shows a weight of 0 to 1 as per cent, to a tenth.
 func share(w float64) string {
-	return strconv.FormatFloat(w*100, 'f', -1, 64) + "%"
+	return strconv.FormatFloat(math.Round(w*1000)/10, 'f', -1, 64) + "%"
 }

@@ -231,3 +231,28 @@ func TestCheckReadyUnreachable(t *testing.T) {
 		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 	}
 }
+
+func TestShare(t *testing.T) {
+	for w, want := range map[float64]string{0: "0%", 1: "100%", 1.0 / 3: "33.3%", 0.15: "15%", 0.29: "29%"} {
+		if got := share(w); got != want {
+			t.Errorf("share(%v) = %s, want %s", w, got, want)
+		}
+	}
+}
+
+// Shells complete the names that the registry knows, and nothing when it is away.
+func TestCompletion(t *testing.T) {
+	node := newNode(t, wholeNode())
+	for args, want := range map[string]string{
+		"__complete resolve ":  "orders\npayments\n:4\n",
+		"__complete regions ":  "eu-west\nus-east\n:4\n",
+		"__complete services ": "orders\npayments\n:4\n",
+	} {
+		r := run(t, node.URL, strings.Split(args, " ")...)
+		wantCode(t, r, ExitOK)
+		wantText(t, args, r.stdout, want)
+	}
+	r := run(t, closedAddr(t), "__complete", "resolve", "")
+	wantCode(t, r, ExitOK)
+	wantText(t, "stdout", r.stdout, ":4\n")
+}

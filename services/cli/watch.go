@@ -210,19 +210,19 @@ func (s *session) frameText(f api.Frame) string {
 				what += " (" + string(f.Cause) + ")"
 			}
 		}
-		return fmt.Sprintf("%-16s  %s  %s  %s", what, i.Key(), hostPort(i.Address, i.Port), status(i.Status, i.Overdue).text)
+		return fmt.Sprintf("%-19s  %s  %s  %s", what, i.Key(), hostPort(i.Address, i.Port), status(i.Status, i.Overdue).text)
 	case api.FrameSynced:
-		return "synced            at " + f.Version.String()
+		return "synced               at " + f.Version.String()
 	case api.FrameReset:
-		return "reset             " + f.Reason
+		return "reset                " + f.Reason
 	case api.FrameReplica:
 		if f.Origin == nil {
 			return ""
 		}
 		if f.Summary == nil {
-			return fmt.Sprintf("replica           %s has no %s", f.Origin.Region, f.Service)
+			return fmt.Sprintf("replica              %s has no %s", f.Origin.Region, f.Service)
 		}
-		return fmt.Sprintf("replica           %s: %d instances of %s, %d passing", f.Origin.Region, f.Summary.Total, f.Service, f.Summary.Passing)
+		return fmt.Sprintf("replica              %s: %d instances of %s, %d passing", f.Origin.Region, f.Summary.Total, f.Service, f.Summary.Passing)
 	}
 	return ""
 }

@@ -48,7 +48,7 @@ func TestWatchGoesOnWhereItBroke(t *testing.T) {
 	r := program{env: map[string]string{"NEARSIDE_ADDR": node.URL}}.run(ctx, "watch", "orders")
 	wantCode(t, r, ExitInterrupted)
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
-	if len(lines) < 2 || lines[0] != "12:00:00  is                orders/orders-1  10.0.0.1:8080  passing" || !strings.Contains(lines[1], at.String()) {
+	if len(lines) < 2 || lines[0] != "12:00:00  is                   orders/orders-1  10.0.0.1:8080  passing" || !strings.Contains(lines[1], at.String()) {
 		t.Errorf("stdout:\n%s", r.stdout)
 	}
 	wantContains(t, "stderr", r.stderr, "the stream broke (it ended)")
