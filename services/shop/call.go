@@ -9,25 +9,21 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
 )
 
 const (
 	maxRequestBody  = 64 << 10
 	maxResponseBody = 1 << 20
-	// callTimeout ends a downstream call with all of its repeats. The SDK's own limits
-	// are tighter; this one holds when they don't.
-	callTimeout = 4 * time.Second
 )
 
 // caller calls other services by name. Finding an instance, and repeating a failed call
-// at another one, is the business of its transport. It may be used concurrently.
+// at another one, is the business of its transport; when to give up is said by the context.
+// It may be used concurrently.
 type caller struct{ client *http.Client }
 
 func newCaller(transport http.RoundTripper) *caller {
 	return &caller{client: &http.Client{
 		Transport: transport,
-		Timeout:   callTimeout,
 		// No service of the shop redirects, and following one would leave discovery.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

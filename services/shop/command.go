@@ -31,11 +31,12 @@ only by name (http://orders/…) through the SDK, and a load generator that play
 }
 
 // homeFlags adds the flags that both verbs have.
-func homeFlags(c *cobra.Command, region, zone *string, registry *[]string, snapshotDir, readyFile *string) {
+func homeFlags(c *cobra.Command, region, zone *string, registry *[]string, tokenFile, snapshotDir, readyFile *string) {
 	f := c.Flags()
 	f.StringVar(region, "region", "", "region this runs in (required)")
 	f.StringVar(zone, "zone", "", "zone within the region")
 	f.StringSliceVar(registry, "registry", nil, "base `URL`s of the region's nodes, comma-separated")
+	f.StringVar(tokenFile, "token-file", "", "`FILE` with the registry's API token (none with server --dev)")
 	f.StringVar(snapshotDir, "snapshot-dir", "", "keep what is known in `DIR`, to start without a registry")
 	f.StringVar(readyFile, "ready-file", "", "write `FILE` (JSON with the pid) when ready; removed at the end")
 }
@@ -68,11 +69,11 @@ in the background. SIGTERM drains, deregisters and ends within about a second.`,
 			return Run(commandContext(c), cfg)
 		},
 	}
-	homeFlags(c, &region, &zone, &cfg.Registry, &cfg.SnapshotDir, &cfg.ReadyFile)
+	homeFlags(c, &region, &zone, &cfg.Registry, &cfg.TokenFile, &cfg.SnapshotDir, &cfg.ReadyFile)
 	f := c.Flags()
-	f.StringSliceVar(&cfg.Services, "services", []string{"all"}, "services to run: all, or some of storefront,catalog,orders,payments,users")
+	f.StringSliceVar(&cfg.Services, "services", []string{"all"}, "`NAMES` of services to run: all, or some of storefront,catalog,orders,payments,users")
 	f.StringVar(&cfg.Instance, "instance", "a", "`NAME` that tells copies in one region apart")
-	f.StringVar(&cfg.Host, "host", "127.0.0.1", "address to listen on")
+	f.StringVar(&cfg.Host, "host", "127.0.0.1", "`ADDRESS` to listen on")
 	f.IntVar(&cfg.PortBase, "port-base", 0, "`PORT` of storefront; catalog, orders, payments and users follow, each at its own place (0 = free ports)")
 	f.StringVar(&cfg.Advertise, "advertise", "", "`HOST` that others call (default: --host)")
 	f.DurationVar(&cfg.TTL, "ttl", defaultTTL, "how long a registration outlives its last heartbeat")
@@ -109,7 +110,7 @@ without a success.`,
 			return Load(commandContext(c), cfg)
 		},
 	}
-	homeFlags(c, &region, &zone, &cfg.Registry, &cfg.SnapshotDir, &cfg.ReadyFile)
+	homeFlags(c, &region, &zone, &cfg.Registry, &cfg.TokenFile, &cfg.SnapshotDir, &cfg.ReadyFile)
 	f := c.Flags()
 	f.Float64Var(&cfg.Rate, "rate", defaultRate, "calls per second")
 	f.DurationVar(&cfg.Duration, "duration", 0, "how long to count (0 = until interrupted)")

@@ -42,27 +42,32 @@ type peerConfig struct {
 	zone        api.Zone
 	registry    []string
 	snapshotDir string
-	// attempt bounds one try at one instance. The tries of a service further back must fit
-	// into one try of the service before it: else the caller gives up on a healthy service
-	// just when that one finds another way.
-	attempt time.Duration
-	traces  trace.TracerProvider // nil = none
-	log     *slog.Logger
+	tokenFile   string
+	attempt     time.Duration        // see patience
+	traces      trace.TracerProvider // nil = none
+	log         *slog.Logger
 }
 
-// attemptTimeouts of the shop, from the back to the front. Payments answers orders within
-// 600 ms or is asked elsewhere: at most 3 times, 1.8 s, less than the 2 s that storefront
-// gives orders, of which one failure fits into the 3 s that a shopper gives storefront.
-func attemptTimeout(service string) time.Duration {
+// patience of a program with the services behind it.
+type patience struct {
+	attempt time.Duration // with one try at one instance
+	answer  time.Duration // with all it does for one request; then it answers 502
+}
+
+// patienceOf nests the time-outs of the shop: a service answers, if only to say whom it
+// could not reach, while the one before it still waits. Orders may ask payments twice and
+// begin a third time; storefront may wait for orders' answer and begin again, and a shopper
+// gives up on two storefronts before the call fails.
+func patienceOf(service string) patience {
 	switch service {
-	case Orders:
-		return 600 * time.Millisecond
-	case Storefront:
-		return 2 * time.Second
 	case shopper:
-		return 3 * time.Second
+		return patience{attempt: 2 * time.Second, answer: shopperTimeout}
+	case Storefront:
+		return patience{attempt: 1500 * time.Millisecond, answer: 1900 * time.Millisecond}
+	case Orders:
+		return patience{attempt: 500 * time.Millisecond, answer: 1400 * time.Millisecond}
 	}
-	return time.Second
+	return patience{attempt: 500 * time.Millisecond, answer: 500 * time.Millisecond}
 }
 
 func (c Config) peerConfig(service string, traces trace.TracerProvider, log *slog.Logger) peerConfig {
@@ -71,6 +76,6 @@ func (c Config) peerConfig(service string, traces trace.TracerProvider, log *slo
 		// folder of snapshots.
 		app: service + "-" + c.Instance, snapshotDir: c.SnapshotDir,
 		region: c.Region, zone: c.Zone, registry: c.Registry,
-		attempt: attemptTimeout(service), traces: traces, log: log,
+		tokenFile: c.TokenFile, attempt: patienceOf(service).attempt, traces: traces, log: log,
 	}
 }

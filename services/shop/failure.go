@@ -16,6 +16,7 @@ const (
 	errInternal   = "internal"           // 500
 	errDownstream = "downstream"         // 502 a service that this one needs did not answer
 	errDraining   = "draining"           // 503
+	errBusy       = "busy"               // 503 the same purchase is still being made
 )
 
 // failure is an error that knows its HTTP answer.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -33,6 +34,22 @@ func openLines(path string) (*os.File, int64, error) {
 		size++
 	}
 	return f, size, nil
+}
+
+// readToken returns the token in a file, without the white space around it; "" without one.
+func readToken(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("token file: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return "", usagef("token file %s is empty", path)
+	}
+	return token, nil
 }
 
 // writeReady publishes the ready file in one step, so that a reader never sees half.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"net/http"
 	"sync"
 )
 
@@ -52,7 +53,7 @@ func (l *ledger[T]) do(ctx context.Context, id, asked string, work func() (T, er
 			return l.run(id, e, work)
 		}
 		if e.asked != asked {
-			return zero, false, fail(409, errConflict, "this %s was used for another request", HeaderIdempotencyKey)
+			return zero, false, fail(http.StatusConflict, errConflict, "this %s was used for another request", HeaderIdempotencyKey)
 		}
 		select {
 		case <-e.done:
@@ -61,7 +62,7 @@ func (l *ledger[T]) do(ctx context.Context, id, asked string, work func() (T, er
 			}
 			// The first one failed and is forgotten: this one's turn.
 		case <-ctx.Done():
-			return zero, false, ctx.Err()
+			return zero, false, fail(http.StatusServiceUnavailable, errBusy, "the first request with this %s has no outcome yet", HeaderIdempotencyKey)
 		}
 	}
 }

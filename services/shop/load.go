@@ -26,6 +26,7 @@ type LoadConfig struct {
 	Region      api.Region
 	Zone        api.Zone
 	Registry    []string // base URLs of nodes of Region
+	TokenFile   string   // with the API token of the registry; "" = none
 	SnapshotDir string   // "" = no snapshot
 	Rate        float64  // calls per second, to 10,000; 0 = 40
 	// Duration of the counted part; 0 = until ctx ends.
@@ -66,7 +67,7 @@ func load(ctx context.Context, cfg LoadConfig, dial dialer) (err error) {
 	}
 	client, err := dial(peerConfig{
 		app: shopper, region: cfg.Region, zone: cfg.Zone, registry: cfg.Registry,
-		snapshotDir: cfg.SnapshotDir, attempt: attemptTimeout(shopper), log: cfg.Logger,
+		snapshotDir: cfg.SnapshotDir, tokenFile: cfg.TokenFile, attempt: patienceOf(shopper).attempt, log: cfg.Logger,
 	})
 	if err != nil {
 		return err

@@ -60,7 +60,8 @@ func TestLedgerWaits(t *testing.T) {
 	<-started
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := l.do(ctx, "k", "", nil); !errors.Is(err, context.Canceled) {
+	var busy *failure
+	if _, _, err := l.do(ctx, "k", "", nil); !errors.As(err, &busy) || busy.status != 503 {
 		t.Errorf("error %v", err)
 	}
 	close(release)

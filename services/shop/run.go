@@ -29,6 +29,7 @@ type Config struct {
 	// means all addresses.
 	Advertise   string
 	TTL         time.Duration // of the registrations; 0 = 5 s
+	TokenFile   string        // with the API token of the registry; "" = none
 	SnapshotDir string        // "" = no snapshots
 	ReadyFile   string        // "" = none
 	TraceFile   string        // "" = spans are not recorded

@@ -14,9 +14,13 @@ const drainDelay = 250 * time.Millisecond
 
 // dialRegion gives a program its SDK client.
 func dialRegion(home peerConfig) (peers, error) {
+	token, err := readToken(home.tokenFile)
+	if err != nil {
+		return nil, err
+	}
 	client, err := nearside.New(nearside.Config{
 		Addresses: home.registry, Region: home.region, Zone: home.zone,
-		App: home.app, SnapshotDir: home.snapshotDir,
+		App: home.app, Token: token, SnapshotDir: home.snapshotDir,
 		AttemptTimeout: home.attempt,
 		TracerProvider: home.traces, Logger: home.log,
 	})

@@ -1,6 +1,7 @@
 package shop
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,12 +112,17 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 			s.writeError(w, r, fail(http.StatusInternalServerError, errInternal, "%s met a bug", s.name))
 		}
 	}()
+	ctx, cancel := context.WithTimeout(r.Context(), patienceOf(s.name).answer)
+	defer cancel()
+	outer := r
+	r = r.WithContext(ctx)
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequestBody)
 	if h, pattern := s.mux.Handler(r); pattern == "" {
 		s.writeError(w, r, noRoute(h, w.Header(), r))
 		return
 	}
 	s.mux.ServeHTTP(w, r)
+	outer.Pattern = r.Pattern // names the span
 }
 
 // handle adds a route. What h returns as an error is answered as JSON; a *failure says
@@ -143,7 +149,7 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.As(err, &f) {
 		f = fail(http.StatusInternalServerError, errInternal, "%v", err)
 	}
-	if f.status >= 500 && r.Context().Err() == nil {
+	if f.status >= 500 && !errors.Is(r.Context().Err(), context.Canceled) { // else nobody listens any more
 		span := trace.SpanFromContext(r.Context())
 		span.SetAttributes(attribute.String("shop.error", f.Detail))
 		s.log.Warn("request failed", "method", r.Method, "path", r.URL.Path, "status", f.status,

@@ -1,11 +1,13 @@
 package shop
 
 import (
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The storefront composes what the other four know, and says where it was served.
@@ -202,6 +204,9 @@ func TestOneTraceAcrossServices(t *testing.T) {
 		if s.Kind == "server" && !slices.Contains(got[s.Trace], s.Service) {
 			got[s.Trace] = append(got[s.Trace], s.Service)
 		}
+		if s.Service == Storefront && s.Kind == "server" && s.Name != "GET /quote" && s.Name != "POST /checkout" {
+			t.Errorf("span %q is not named by its route", s.Name)
+		}
 		if s.Region != "eu-west" || s.Instance != s.Service+"-a-eu-west" {
 			t.Errorf("span %+v does not say where it is from", s)
 		}
@@ -220,5 +225,31 @@ func TestOneTraceAcrossServices(t *testing.T) {
 	}
 	if len(got) != 2 {
 		t.Errorf("%d traces, want 2: health checks leave none", len(got))
+	}
+}
+
+// A service that hangs is named in time: everybody on the way answers while the one
+// before still waits.
+func TestHungServiceIsNamedInTime(t *testing.T) {
+	for _, pair := range [][2]string{{shopper, Storefront}, {Storefront, Orders}, {Orders, Payments}} {
+		if before, behind := patienceOf(pair[0]), patienceOf(pair[1]); behind.answer >= before.attempt && pair[1] != Payments {
+			t.Errorf("%s answers after %s, %s waits %s", pair[1], behind.answer, pair[0], before.attempt)
+		}
+	}
+	n := newTown(t)
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // connects, and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	n.places[Payments] = []instance{{service: Payments, address: "127.0.0.1", port: hung.Addr().(*net.TCPAddr).Port}}
+	ready, _ := open(t, n, Config{Services: []string{Storefront, Catalog, Orders, Users}})
+	begun := time.Now()
+	a := ask(t, n, "GET", "http://"+ready.Services[Storefront].Addr+"/quote?user=u-1&items=sku-1", nil)
+	if p := a.problem(t); a.status != 502 || !strings.Contains(p.Detail, Payments) {
+		t.Errorf("%d %+v", a.status, p)
+	}
+	if took := time.Since(begun); took > patienceOf(shopper).attempt {
+		t.Errorf("took %s", took)
 	}
 }

@@ -125,11 +125,17 @@ func open(t *testing.T, n *town, cfg Config) (ready Ready, stop func() error) {
 	if cfg.Region == "" {
 		cfg.Region = "eu-west"
 	}
+	return openOn(t, n.dial, cfg)
+}
+
+// openOn is open with any discovery.
+func openOn(t *testing.T, dial dialer, cfg Config) (ready Ready, stop func() error) {
+	t.Helper()
 	readies := make(chan Ready, 1)
 	cfg.OnReady = func(r Ready) { readies <- r }
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, cfg, n.dial) }()
+	go func() { ended <- run(ctx, cfg, dial) }()
 	stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() { _ = stop() })
 	select {
