@@ -49,7 +49,7 @@ func TestPauseOfTheNode(t *testing.T) {
 		b.beforeTick = func() {
 			select {
 			case d := <-pause:
-				time.Sleep(d)
+				<-time.After(d)
 				// The process runs again; requests come before the tick.
 				if _, _, err := b.Resolve(t.Context(), ResolveQuery{Service: "orders"}); err != nil {
 					t.Errorf("before the tick: %v", err)

@@ -192,6 +192,7 @@ func member(in *api.Instance) liveness.Member {
 // apply takes one commit of the store. The ledger knows of it before any reader does, so
 // that a heartbeat sent right after a registration finds its instance.
 func (r *Registry) apply(b store.Batch) error {
+	r.health.worked(r.log)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cur := r.head.Load().snap
@@ -218,8 +219,9 @@ func (r *Registry) apply(b store.Batch) error {
 	return nil
 }
 
-// progress notes that nothing happened up to revision.
+// progress notes that nothing happened up to revision, and that the store answers.
 func (r *Registry) progress(revision uint64) {
+	r.health.worked(r.log)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cur := r.head.Load().snap
