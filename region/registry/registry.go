@@ -127,7 +127,7 @@ func New(cfg Config) (*Registry, error) {
 		cfg.MeterProvider = noop.NewMeterProvider()
 	}
 	r := &Registry{
-		cfg: cfg, log: cfg.Logger.With("region", string(cfg.Region)), start: time.Now(), brake: liveness.Default(),
+		cfg: cfg, log: cfg.Logger, start: time.Now(), brake: liveness.Default(),
 		history: catalog.NewHistory(historySize, 0), loaded: make(chan struct{}), ended: make(chan struct{}),
 		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1),
 	}

@@ -37,7 +37,7 @@ type telemetry struct {
 func newTelemetry() (*telemetry, error) {
 	own := prometheus.NewRegistry()
 	own.MustRegister(collectors.NewBuildInfoCollector())
-	exporter, err := otelprom.New(otelprom.WithRegisterer(own))
+	exporter, err := otelprom.New(otelprom.WithRegisterer(own), otelprom.WithoutScopeInfo())
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
