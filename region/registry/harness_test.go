@@ -49,7 +49,7 @@ func (s *trickStore) swap(m *memstore.Store) {
 
 func (s *trickStore) Load(ctx context.Context) (store.Image, error) { return s.inner().Load(ctx) }
 func (s *trickStore) Epoch(ctx context.Context) (api.Epoch, error)  { return s.inner().Epoch(ctx) }
-func (s *trickStore) Barrier(ctx context.Context) (uint64, error) { return s.inner().Barrier(ctx) }
+func (s *trickStore) Barrier(ctx context.Context) (uint64, error)   { return s.inner().Barrier(ctx) }
 
 func (s *trickStore) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	return s.inner().Commit(ctx, ops)
