@@ -135,6 +135,9 @@ func (w *world) play(ctx context.Context, cfg Config, steps []step, started time
 	}
 	each := time.NewTicker(time.Second)
 	defer each.Stop()
+	if cfg.Duration > 0 {
+		say.printf("%s\n", heading())
+	}
 	var restoring sync.WaitGroup
 	defer restoring.Wait()
 	failed := make(chan error, len(steps))
@@ -157,7 +160,7 @@ func (w *world) play(ctx context.Context, cfg Config, steps []step, started time
 		case <-next:
 			s := steps[0]
 			steps = steps[1:]
-			say.printf("%4.0fs   %s %s\n", time.Since(started).Seconds(), map[action]string{kill: "KILL -9", restore: "RESTORE"}[s.action], s.region)
+			say.printf("%4.0fs   >>> %s %s\n", time.Since(started).Seconds(), map[action]string{kill: "kill -9", restore: "restore"}[s.action], s.region)
 			// A restore takes seconds: the lines go on meanwhile.
 			restoring.Go(func() {
 				var err error

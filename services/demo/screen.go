@@ -44,22 +44,37 @@ Ctrl-C ends everything.
 `, dir, name, w.places[2].http, first)
 }
 
+// cell is the width of one calling region in the lines of the unattended run.
+const cell = 36
+
+// heading explains the columns of second.
+func heading() string {
+	var b strings.Builder
+	b.WriteString("      ")
+	for _, r := range regions {
+		fmt.Fprintf(&b, " │ %-*s", cell, "callers in "+string(r))
+	}
+	b.WriteString("\n time ")
+	for range regions {
+		fmt.Fprintf(&b, " │ %-*s", cell, fmt.Sprintf("%4s %6s %7s %7s  %s", "req", "failed", "p50", "p99", "payments"))
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
 // second formats one line of the unattended run.
 func second(at time.Duration, ticks map[api.Region]*shop.Tick, down func(api.Region) bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%4.0fs", at.Seconds())
+	fmt.Fprintf(&b, "%4.0fs ", at.Seconds())
 	for _, r := range regions {
-		t := ticks[r]
-		switch {
-		case t != nil:
-			fmt.Fprintf(&b, " │ %s %d req %d failed p50 %s p99 %s pay←%s", r, t.Requests, t.Failed, ms(t.P50MS), ms(t.P99MS), sources(t.PaymentsFrom))
-		case down(r):
-			fmt.Fprintf(&b, " │ %s down", r)
-		default:
-			fmt.Fprintf(&b, " │ %s …", r)
+		text := "…"
+		if t := ticks[r]; t != nil {
+			text = fmt.Sprintf("%4d %6d %7s %7s  %s", t.Requests, t.Failed, ms(t.P50MS), ms(t.P99MS), sources(t.PaymentsFrom))
+		} else if down(r) {
+			text = "down"
 		}
+		fmt.Fprintf(&b, " │ %-*s", cell, text)
 	}
-	return b.String()
+	return strings.TrimRight(b.String(), " ")
 }
 
 func ms(v float64) string {
@@ -84,7 +99,7 @@ func sources(from map[api.Region]int64) string {
 	for i, n := range names {
 		parts[i] = fmt.Sprintf("%s(%d)", n, from[n])
 	}
-	return strings.Join(parts, ",")
+	return strings.Join(parts, " ")
 }
 
 // print writes the final report.
