@@ -115,6 +115,8 @@ type call struct {
 	// safe tells that it may be repeated after it was sent.
 	safe  bool
 	tried []tried
+	// trialed tells that it was the trial of a half-open breaker; once is enough.
+	trialed bool
 	// last tells that this is the last attempt: it leaves the region if it can.
 	last bool
 }
@@ -149,7 +151,7 @@ func (c *call) hasRegion(r api.Region) bool {
 func (s *service) choose(a *answer, c *call) (*slot, *lease) {
 	if len(c.tried) == 0 {
 		if sl := s.next(a); sl != nil {
-			if l := sl.in.admit(c.safe); l != nil {
+			if l := sl.in.admit(c); l != nil {
 				return sl, l
 			}
 		}
@@ -172,7 +174,7 @@ func (s *service) choose(a *answer, c *call) (*slot, *lease) {
 				if c.has(sl.in) {
 					continue
 				}
-				if l := sl.in.admit(c.safe); l != nil {
+				if l := sl.in.admit(c); l != nil {
 					return sl, l
 				}
 			}

@@ -18,6 +18,10 @@ import (
 //	open ──(1–3 s, later after failed trials; a dial must succeed if dials failed)──▶ half-open
 //	half-open ──(one trial call succeeds)──▶ closed     ──(it fails)──▶ open
 //
+// A region is judged by its instances: after six failures in a row all over the region each
+// further one trips at once, and while all its instances are open they are tried one at a
+// time, less often each time. The first that answers brings the others back.
+//
 // gobreaker counts and decides; the keeper moves open breakers on, off the path of calls.
 // Outcomes are reported when they are known, by Execute with a function that only returns
 // the outcome: so no slot inside gobreaker can be held for ever by a caller that never
@@ -36,10 +40,23 @@ const (
 	// cost nobody a failure. After it any call is, so that a caller who only sends unsafe
 	// ones comes home too.
 	safeTrials = 3 * time.Second
-	// maxDoublings bounds how much longer an instance whose trials keep failing is left
-	// alone: 2^3 times.
+	// maxDoublings bounds how much longer an instance or region whose trials keep failing is
+	// left alone: 2^3 times.
 	maxDoublings = 3
+	// tripRegion is how many failures in a row, of any instance, condemn a region.
+	tripRegion = 6
 )
+
+// regionHealth is what the instances of a service in one region have in common.
+type regionHealth struct {
+	failures atomic.Int32 // in a row
+
+	// Owned by the keeper.
+	down      bool      // no instance is closed
+	retryAt   time.Time // of the next trial while down
+	doublings int
+	hold      time.Duration
+}
 
 var errOutcome = errors.New("the call failed")
 
@@ -72,18 +89,19 @@ type instance struct {
 	// failedTrial tells that the breaker is open because a trial failed.
 	failedTrial atomic.Bool
 
-	cb    *gobreaker.CircuitBreaker[struct{}]
-	clock func() time.Duration
-	hold  time.Duration // how long this instance's breaker stays open at first
+	cb     *gobreaker.CircuitBreaker[struct{}]
+	region *regionHealth
+	clock  func() time.Duration
+	hold   time.Duration // how long this instance's breaker stays open at first
 
 	// dialed tells that the last failure was a failed dial of our own: then a successful
 	// dial comes before the next trial.
 	dialed atomic.Bool
 
 	// Owned by the keeper.
-	retryAt   time.Time // zero = not open, as far as the keeper knows
-	doublings int
-	probing   bool
+	retryAt time.Time // zero = not open, as far as the keeper knows
+	trials  int       // that failed in a row
+	probing bool
 }
 
 // lease is one generation of an instance's breaker. Calls keep the lease they began with:
@@ -94,8 +112,9 @@ type lease struct {
 	done  func(error) // finish, made once so that a Pick allocates nothing
 }
 
-func newInstance(e *api.Endpoint, clock func() time.Duration, note func()) *instance {
+func newInstance(e *api.Endpoint, region *regionHealth, clock func() time.Duration, note func()) *instance {
 	in := &instance{
+		region:  region,
 		ref:     route.EndpointRef{Region: e.Region, ID: e.ID},
 		address: e.Address, port: e.Port, clock: clock,
 		// Every breaker has its own time, so that neither many clients nor many instances
@@ -137,9 +156,8 @@ func (in *instance) is(s gobreaker.State) bool { return in.state.Load() == int32
 // same reports whether in still describes e.
 func (in *instance) same(e *api.Endpoint) bool { return in.address == e.Address && in.port == e.Port }
 
-// admit takes the instance for a call, unless its breaker keeps the call away. safe tells
-// that the call may be repeated elsewhere.
-func (in *instance) admit(safe bool) *lease {
+// admit takes the instance for a call, unless its breaker keeps the call away.
+func (in *instance) admit(c *call) *lease {
 	l := in.lease.Load()
 	switch gobreaker.State(in.state.Load()) {
 	case gobreaker.StateOpen:
@@ -147,12 +165,13 @@ func (in *instance) admit(safe bool) *lease {
 	case gobreaker.StateHalfOpen:
 		now := int64(in.clock())
 		until := in.trial.Load()
-		if until > now || !l.trial || (!safe && now-in.halfOpen.Load() < int64(safeTrials)) {
+		if until > now || !l.trial || c.trialed || (!c.safe && now-in.halfOpen.Load() < int64(safeTrials)) {
 			return nil
 		}
 		if !in.trial.CompareAndSwap(until, now+int64(trialLimit)) {
 			return nil
 		}
+		c.trialed = true
 	}
 	in.inflight.Add(1)
 	return l
@@ -176,12 +195,13 @@ func (l *lease) report(o outcome) {
 			in.trial.Store(0)
 		}
 	case outcomeOK:
+		in.region.failures.Store(0)
 		_, _ = in.cb.Execute(succeed)
 		if l.trial {
 			in.trial.Store(0)
 		}
 	default:
-		if o == outcomeDown {
+		if in.region.failures.Add(1) > tripRegion || o == outcomeDown {
 			in.atOnce.Store(true)
 		}
 		_, _ = in.cb.Execute(fail)

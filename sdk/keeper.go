@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -69,10 +70,16 @@ type probe struct {
 
 // breakers looks at every breaker, and returns when it wants to look again; zero = not.
 func (k *keeper) breakers(now time.Time) (next time.Time) {
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
 	for _, s := range *k.c.services.Load() {
-		for _, in := range s.openInstances() {
-			if at := k.open(in, now); !at.IsZero() && (next.IsZero() || at.Before(next)) {
-				next = at
+		for r, g := range s.groups() {
+			k.region(r, &g, now)
+			for _, in := range g.open {
+				sooner(k.open(in, &g, r, now))
 			}
 		}
 		if s.dirty.Load() {
@@ -82,15 +89,61 @@ func (k *keeper) breakers(now time.Time) (next time.Time) {
 	return next
 }
 
-// open moves one open breaker on when its time has come.
-func (k *keeper) open(in *instance, now time.Time) (next time.Time) {
+// group is the instances of one region by the state of their breakers.
+type group struct {
+	closed, halfOpen int
+	open             []*instance
+}
+
+// groups returns the service's instances by region, in the order of their next trial.
+func (s *service) groups() map[*regionHealth]group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[*regionHealth]group, len(s.regions))
+	for _, in := range s.instances {
+		g := m[in.region]
+		switch gobreaker.State(in.state.Load()) {
+		case gobreaker.StateOpen:
+			g.open = append(g.open, in)
+		case gobreaker.StateHalfOpen:
+			g.halfOpen++
+		default:
+			g.closed++
+		}
+		m[in.region] = g
+	}
+	for _, g := range m {
+		slices.SortFunc(g.open, func(a, b *instance) int { return a.retryAt.Compare(b.retryAt) })
+	}
+	return m
+}
+
+// region notices that a region went down or came back.
+func (k *keeper) region(r *regionHealth, g *group, now time.Time) {
+	switch {
+	case g.closed == 0:
+		r.down = true
+	case r.down:
+		r.down, r.doublings, r.retryAt = false, 0, time.Time{}
+		for _, in := range g.open {
+			if !in.retryAt.IsZero() {
+				in.retryAt = now // where one answers again, others do
+			}
+		}
+	}
+}
+
+// open moves one open breaker on when its time has come, and returns when to look again.
+func (k *keeper) open(in *instance, g *group, r *regionHealth, now time.Time) (next time.Time) {
 	switch {
 	case in.retryAt.IsZero():
 		k.c.tel.breakerOpened(k.ctx, in)
 		if in.failedTrial.Load() { // leave it alone for longer each time
-			in.doublings = min(in.doublings+1, maxDoublings)
+			in.trials++
+			r.doublings = min(r.doublings+1, maxDoublings)
+			r.retryAt = now.Add(r.hold << r.doublings)
 		} else {
-			in.doublings = 0
+			in.trials = 0
 		}
 		in.retryAt = now.Add(in.pause())
 	case in.probing:
@@ -99,7 +152,12 @@ func (k *keeper) open(in *instance, now time.Time) (next time.Time) {
 	case in.dialed.Load():
 		k.probe(in)
 		return time.Time{}
+	case r.down && g.halfOpen > 0:
+		return time.Time{} // its state will leave a note
+	case r.down && now.Before(r.retryAt):
+		return r.retryAt
 	default:
+		g.halfOpen++
 		k.halfOpen(in)
 		return time.Time{}
 	}
@@ -108,7 +166,9 @@ func (k *keeper) open(in *instance, now time.Time) (next time.Time) {
 
 // pause is how long the breaker stays open this time. The millisecond is for gobreaker's
 // own time, which must be over by then.
-func (in *instance) pause() time.Duration { return in.hold<<in.doublings + time.Millisecond }
+func (in *instance) pause() time.Duration {
+	return in.hold<<min(in.trials, maxDoublings) + time.Millisecond
+}
 
 // halfOpen lets gobreaker see that its time is over: it moves when it is looked at.
 func (k *keeper) halfOpen(in *instance) {
@@ -150,17 +210,4 @@ func (k *keeper) result(p probe, now time.Time) {
 		return
 	}
 	p.in.retryAt = now.Add(p.in.hold/2 + rand.N(p.in.hold)) // no call was spent on it
-}
-
-// openInstances returns the instances of the service whose breakers are open.
-func (s *service) openInstances() []*instance {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []*instance
-	for _, in := range s.instances {
-		if in.is(gobreaker.StateOpen) {
-			list = append(list, in)
-		}
-	}
-	return list
 }

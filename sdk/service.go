@@ -1,6 +1,7 @@
 package nearside
 
 import (
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type service struct {
 	home      api.Region
 	synced    bool
 	instances map[route.EndpointRef]*instance
+	regions   map[api.Region]*regionHealth
 	changed   chan struct{} // closed at the next answer
 }
 
@@ -65,7 +67,7 @@ func newService(c *Client, w *watcher, key api.ServiceKey) *service {
 	return &service{
 		c: c, w: w, key: key, label: key.String(),
 		ready: make(chan struct{}), tried: make(chan struct{}), changed: make(chan struct{}),
-		instances: map[route.EndpointRef]*instance{},
+		instances: map[route.EndpointRef]*instance{}, regions: map[api.Region]*regionHealth{},
 	}
 }
 
@@ -113,12 +115,22 @@ func (s *service) adoptLocked() {
 			ref := route.EndpointRef{Region: e.Region, ID: e.ID}
 			in := s.instances[ref]
 			if in == nil || !in.same(e) {
-				in = newInstance(e, s.c.clock, s.note)
+				in = newInstance(e, s.regionLocked(e.Region), s.c.clock, s.note)
 			}
 			next[ref] = in
 		}
 	}
 	s.instances = next
+}
+
+// regionLocked returns the health of a region; there are few, and they stay.
+func (s *service) regionLocked(name api.Region) *regionHealth {
+	r := s.regions[name]
+	if r == nil {
+		r = &regionHealth{hold: breakerMin + rand.N(breakerSpread)}
+		s.regions[name] = r
+	}
+	return r
 }
 
 // note tells the keeper that a breaker of the service moved. It never blocks.

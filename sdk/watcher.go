@@ -218,11 +218,11 @@ func (w *watcher) home(ctx context.Context, limit time.Duration) (*stream, error
 }
 
 // refusesWatch reports whether a node answers but gives no stream, so that polling it may
-// work. A node that shuts down or is not loaded yet is none of these.
+// work. One that shuts down, lags or is not loaded yet is none of these.
 func refusesWatch(err error) bool {
 	var refusal *api.Error
 	if errors.As(err, &refusal) {
-		return refusal.Code != api.CodeShuttingDown && refusal.Code != api.CodeUnavailable
+		return !refusal.Code.Retryable() || refusal.Code == api.CodeTooManyRequests
 	}
 	return errors.Is(err, node.ErrSilent) || errors.Is(err, node.ErrNoStream)
 }
@@ -289,7 +289,7 @@ func (w *watcher) follow(ctx context.Context, st *stream) (synced bool, err erro
 			}
 		}
 		if err != nil {
-			if ctx.Err() == nil && w.ended(st, err) {
+			if ctx.Err() == nil && w.ended(st, synced, err) {
 				return true, nil
 			}
 			return synced, err
@@ -298,11 +298,11 @@ func (w *watcher) follow(ctx context.Context, st *stream) (synced bool, err erro
 }
 
 // ended notes why a stream is over. It reports whether that is because services were added.
-func (w *watcher) ended(st *stream, err error) (grew bool) {
+func (w *watcher) ended(st *stream, synced bool, err error) (grew bool) {
 	w.mu.Lock()
 	grew = st.gen != w.gen
-	if errors.Is(err, view.ErrOlder) || !st.resumed {
-		delete(w.resume, st.region)
+	if errors.Is(err, view.ErrOlder) || !synced {
+		delete(w.resume, st.region) // what does not work is not tried twice
 	}
 	w.mu.Unlock()
 	if grew {

@@ -13,8 +13,9 @@ type stream struct {
 	// listing collects the items between the start (or a reset) and synced, so that a list
 	// becomes visible as one; nil on a live stream.
 	listing map[api.ServiceKey]map[api.InstanceID]*held
-	// seen notes the replicas that came during the listing: an origin that knows everything
-	// and did not mention a service does not have it.
+	// seen notes the replicas that came before synced, where all are told, also on a
+	// resumed stream: an origin of which everything is known and that was not named for a
+	// service does not have it. nil after synced.
 	seen    map[api.ServiceKey]map[api.Region]struct{}
 	reset   bool        // the listing follows a reset
 	pending []api.Frame // changes of one revision, until its last
@@ -29,7 +30,7 @@ type Effect struct {
 // Begin starts a stream over services. resumed tells that it continues at a version, so
 // that no listing is expected (a reset may still bring one).
 func (b *Book) Begin(services []api.ServiceKey, resumed bool) {
-	b.stream = &stream{services: services}
+	b.stream = &stream{services: services, seen: map[api.ServiceKey]map[api.Region]struct{}{}}
 	if !resumed {
 		b.stream.start(false)
 	}
@@ -118,19 +119,21 @@ func frameKey(f api.Frame) api.ServiceKey {
 func (b *Book) synced(f api.Frame, now time.Time) Effect {
 	st := b.stream
 	var eff Effect
-	if st.listing != nil {
-		for _, key := range st.services {
-			s := b.services[key]
-			if s == nil {
-				continue
-			}
+	for _, key := range st.services {
+		s := b.services[key]
+		if s == nil {
+			continue
+		}
+		if st.listing != nil {
 			s.replace(f.Version, st.listing[key], st.reset, now)
+		}
+		if st.seen != nil {
 			for i := range f.Origins {
 				b.absent(s, &f.Origins[i], st.seen[key], now)
 			}
 		}
-		st.listing, st.seen, st.reset = nil, nil, false
 	}
+	st.listing, st.seen, st.reset = nil, nil, false
 	for _, key := range st.services {
 		if s := b.services[key]; s != nil {
 			s.synced = true
