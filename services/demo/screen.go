@@ -111,7 +111,11 @@ func (s Summary) print(out io.Writer) {
 	row("requests", "%d", s.All.Requests)
 	row("failed", "%d", s.All.Failed)
 	row("failed safe-to-repeat calls", "%d of %d; from surviving regions %d of %d", s.All.SafeFailed, s.All.Safe, s.Surviving.SafeFailed, s.Surviving.Safe)
-	row("longest gap", "%s between successful calls of a surviving region", short(s.Surviving.LongestGap))
+	if s.Surviving.Requests == 0 {
+		row("longest gap", "no region was spared in this run")
+	} else {
+		row("longest gap", "%s between successful calls of a surviving region", short(s.Surviving.LongestGap))
+	}
 	for _, f := range s.Faults {
 		if len(f.FailOver) == 0 {
 			row("time to fail over", "none needed: no other region was served payments from %s", f.Region)
