@@ -82,6 +82,7 @@ type sub struct {
 	frames chan api.Frame
 	gone   chan struct{}
 	once   sync.Once
+	deaf   bool // nothing is sent any more; guarded by the region
 }
 
 func (r *fakeRegion) base() string { return "http://" + r.addr }
@@ -351,7 +352,14 @@ func (r *fakeRegion) watch(w http.ResponseWriter, req *http.Request) {
 		<-req.Context().Done()
 		return
 	}
+	s := &sub{keys: map[api.ServiceKey]bool{}, frames: make(chan api.Frame, 10_000), gone: make(chan struct{})}
 	send := func(f api.Frame) error {
+		r.mu.Lock()
+		deaf := s.deaf
+		r.mu.Unlock()
+		if deaf {
+			return nil
+		}
 		b, _ := json.Marshal(f)
 		if _, err := fmt.Fprintf(w, "event: %s\nid: %s\ndata: %s\n\n", f.Kind, f.Version, b); err != nil {
 			return err
@@ -359,7 +367,6 @@ func (r *fakeRegion) watch(w http.ResponseWriter, req *http.Request) {
 		return rc.Flush()
 	}
 	_, _ = fmt.Fprint(w, "retry: 1000\n\n")
-	s := &sub{keys: map[api.ServiceKey]bool{}, frames: make(chan api.Frame, 10_000), gone: make(chan struct{})}
 	for _, name := range q["service"] {
 		s.keys[api.ServiceKey{Namespace: api.DefaultNamespace, Service: api.ServiceName(name)}] = true
 	}

@@ -157,7 +157,7 @@ func (b *beats) beat(ctx context.Context) (next time.Duration, over bool) {
 // same moment, and should not all find it in the same one.
 func (b *beats) pause() time.Duration {
 	b.backoff = min(max(2*b.backoff, againSoon), againAtMost)
-	return b.backoff/2 + rand.N(b.backoff)
+	return max(b.backoff/2, b.r.after) + rand.N(b.backoff)
 }
 
 // tell ends the wait of Register.
@@ -288,6 +288,7 @@ func (r *Registered) request(ctx context.Context, method, sub string, q url.Valu
 		q.Set("ns", string(r.key.Namespace))
 	}
 	err := error(ErrUnreachable)
+	r.after = 0
 	for _, base := range r.c.nodes.homeNodes() {
 		try, cancel := context.WithTimeout(ctx, beatWithin)
 		a, e := r.c.caller.Do(try, method, base, api.PathInstance(r.key.Service, r.key.ID)+sub, q, in, out)
@@ -303,6 +304,7 @@ func (r *Registered) request(ctx context.Context, method, sub string, q url.Valu
 			return e
 		}
 		r.c.nodes.failed(base)
+		r.after = max(r.after, a.RetryAfter)
 		err = e
 	}
 	return err

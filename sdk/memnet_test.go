@@ -18,11 +18,10 @@ type memNet struct {
 	listeners map[string]*memListener
 	hung      map[string]bool // accepts, and never reads: a stopped process
 	conns     map[string][]net.Conn
-	dials     map[string]int
 }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: map[string]*memListener{}, hung: map[string]bool{}, conns: map[string][]net.Conn{}, dials: map[string]int{}}
+	return &memNet{listeners: map[string]*memListener{}, hung: map[string]bool{}, conns: map[string][]net.Conn{}}
 }
 
 type memListener struct {
@@ -52,7 +51,6 @@ func (n *memNet) DialContext(ctx context.Context, _, address string) (net.Conn, 
 	n.mu.Lock()
 	l := n.listeners[address]
 	hung := n.hung[address]
-	n.dials[address]++
 	n.mu.Unlock()
 	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: memAddr(address), Err: syscall.ECONNREFUSED}
 	if l == nil {
@@ -126,10 +124,4 @@ func (n *memNet) hang(address string, on bool) {
 	defer n.mu.Unlock()
 	n.hung[address] = on
 	n.breakLocked(address)
-}
-
-func (n *memNet) dialed(address string) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.dials[address]
 }

@@ -61,6 +61,8 @@ type Registered struct {
 	stopped  chan struct{}
 	stop     context.CancelFunc
 
+	after time.Duration // how long the nodes asked to be left alone; owned by the loop
+
 	closeOnce sync.Once
 	closeErr  error
 

@@ -18,7 +18,9 @@ import (
 )
 
 // filled lets a client learn orders and payments of two regions and write its snapshot.
-func (w *world) filled(t *testing.T, dir string) { w.filledBy(t, func(c *Config) { c.SnapshotDir = dir }) }
+func (w *world) filled(t *testing.T, dir string) {
+	w.filledBy(t, func(c *Config) { c.SnapshotDir = dir })
+}
 
 func (w *world) filledBy(t *testing.T, change func(*Config)) {
 	t.Helper()

@@ -54,8 +54,8 @@ type transport struct {
 //
 // Never after an answer began, never more than Config.MaxAttempts times (refused
 // connections aside), and only within the retry budget. The time of an attempt is bounded
-// only while there is another instance to try; the last attempt has as long as the
-// request's context. An answer of 502, 503 or 504 that is not repeated is returned as it is.
+// only while there is another instance to try, and for bodies up to 64 KiB; the last attempt
+// has as long as the request's context. WithAttemptTimeout changes it for one call. An answer of 502, 503 or 504 that is not repeated is returned as it is.
 //
 // Answers carry the headers Nearside-Served-Region, Nearside-Served-Instance and
 // Nearside-Attempts. Errors are those of Pick, or a *CallError.
@@ -64,6 +64,31 @@ func (c *Client) Transport(base http.RoundTripper) http.RoundTripper {
 		return &transport{c: c, base: c.base, own: true}
 	}
 	return &transport{c: c, base: base}
+}
+
+// maxQuickBody is the greatest body that an attempt's time is enough for: longer uploads
+// may rightly take longer.
+const maxQuickBody = 64 << 10
+
+// attemptLimit returns how long an attempt of req may take; 0 = not bounded.
+func (c *Client) attemptLimit(req *http.Request) time.Duration {
+	if req.Body != nil && req.Body != http.NoBody && (req.ContentLength < 0 || req.ContentLength > maxQuickBody) {
+		return 0
+	}
+	limit := c.cfg.AttemptTimeout
+	if d, ok := req.Context().Value(attemptKey{}).(time.Duration); ok {
+		limit = d
+	}
+	return max(limit, 0)
+}
+
+type attemptKey struct{}
+
+// WithAttemptTimeout returns a context whose calls through a Transport have another time
+// per attempt than Config.AttemptTimeout; 0 = no limit. Long polls and slow reports need
+// it: without, a slow answer counts as a hung instance.
+func WithAttemptTimeout(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, attemptKey{}, d)
 }
 
 // dial is how the client's own transport and its keeper connect.
@@ -123,7 +148,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r := run{
 		t: t, s: s, req: req, body: body, name: name, start: time.Now(),
-		call: call{safe: repeatable(req)},
+		call: call{safe: repeatable(req)}, limit: t.c.attemptLimit(req),
 	}
 	t.c.budget.called(r.start)
 	resp, err := r.attempts(ctx, a)
@@ -145,6 +170,7 @@ type run struct {
 	first   api.Region // where the first attempt went
 	served  api.Region
 	kind    kind
+	limit   time.Duration // of an attempt that may be followed by another; 0 = none
 }
 
 // attempts tries instances until one answers or nothing more may be tried.
@@ -162,9 +188,11 @@ func (r *run) attempts(ctx context.Context, a *answer) (*http.Response, error) {
 			discard(keep)
 			keep = nil
 		}
-		bounded := r.call.safe && r.counted+1 < most && r.tries+1 < maxTries && len(r.call.tried)+1 < a.endpoints() &&
-			r.t.c.budget.left()
-		resp, err := r.attempt(ctx, sl, l, bounded)
+		limit := time.Duration(0)
+		if r.call.safe && r.counted+1 < most && r.tries+1 < maxTries && len(r.call.tried)+1 < a.endpoints() && r.t.c.budget.left() {
+			limit = r.limit
+		}
+		resp, err := r.attempt(ctx, sl, l, limit)
 		if r.kind == kindAnswer {
 			r.body.finish()
 			return resp, nil
@@ -209,8 +237,8 @@ func (r *run) again(ctx context.Context) bool {
 	return true
 }
 
-// attempt sends the call to one instance.
-func (r *run) attempt(ctx context.Context, sl *slot, l *lease, bounded bool) (*http.Response, error) {
+// attempt sends the call to one instance; limit bounds the wait for headers, 0 = not.
+func (r *run) attempt(ctx context.Context, sl *slot, l *lease, limit time.Duration) (*http.Response, error) {
 	r.tries++
 	if r.tries == 1 {
 		r.first = sl.endpoint.Region
@@ -220,8 +248,7 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, bounded bool) (*h
 	ctx, span := r.span(ctx, sl)
 	try, cancel := context.WithCancelCause(ctx)
 	var timer *time.Timer
-	limit := r.t.c.cfg.AttemptTimeout
-	if bounded && limit > 0 {
+	if limit > 0 {
 		timer = time.AfterFunc(limit, func() { cancel(errAttemptTimeout) })
 	}
 	out := r.req.Clone(try)
@@ -262,7 +289,7 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, bounded bool) (*h
 // about the instance only if the instance had the time of a whole attempt.
 func (r *run) outcome(ctx context.Context, took time.Duration) outcome {
 	if r.kind == kindGivenUp && ctx.Err() == context.DeadlineExceeded {
-		if limit := r.t.c.cfg.AttemptTimeout; limit > 0 && took >= limit {
+		if r.limit > 0 && took >= r.limit {
 			return outcomeFailed
 		}
 	}

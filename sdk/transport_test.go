@@ -348,6 +348,31 @@ func TestRetryBudgetBoundsRepeats(t *testing.T) {
 	})
 }
 
+// A call may have another time per attempt; great bodies have none.
+func TestAttemptTimeoutOfOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "us")
+		for _, id := range []string{"a", "b"} {
+			w.run("us", "reports", id).delay = 5 * time.Second
+		}
+		web := w.web(w.client("us", nil))
+		req, _ := http.NewRequestWithContext(WithAttemptTimeout(t.Context(), 0), http.MethodGet, "http://reports/", nil)
+		for range 5 {
+			resp, err := web.Do(req)
+			if err != nil || resp.Header.Get(HeaderAttempts) != "1" {
+				t.Fatal(resp, err)
+			}
+			_ = resp.Body.Close()
+		}
+		put, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://reports/", bytes.NewReader(make([]byte, maxQuickBody+1)))
+		resp, err := web.Do(put)
+		if err != nil || resp.Header.Get(HeaderAttempts) != "1" {
+			t.Fatal(resp, err)
+		}
+		_ = resp.Body.Close()
+	})
+}
+
 // The instance sees the service's name as Host, and the path untouched.
 func TestRequestIsRewritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -96,8 +96,12 @@ func (w *Watch) Close() {
 	})
 }
 
-// SetQuiet changes how long the stream may be silent. Use it from the goroutine of Next.
-func (w *Watch) SetQuiet(d time.Duration) { w.quiet = d }
+// SetQuiet changes how long the stream may be silent, from now on. Use it from the
+// goroutine of Next.
+func (w *Watch) SetQuiet(d time.Duration) {
+	w.quiet = d
+	w.life.Reset(d)
+}
 
 // Next returns the next frame. alive is called for every line, also for those that are no
 // frame; it may be nil. Events of an unknown name are skipped: a later registry may have
