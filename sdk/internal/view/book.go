@@ -6,8 +6,9 @@
 //   - Knowledge of a region never goes back to an older (epoch, revision) (P4).
 //   - Silence removes nothing; it only ages (P10).
 //   - An explicit delete applies at once. An instance that is merely missing after the
-//     region's history restarted (a new epoch, a reset) stays for [Hold], marked overdue,
-//     so that a registry that came back with an empty disk does not empty its callers (P7).
+//     region's history restarted (a new epoch, a reset) stays as it was for [Hold], so that
+//     a registry that came back with an empty disk neither empties its callers (P7) nor
+//     moves their traffic: losing its memory says nothing about the instances (P10).
 //
 // A Book is not safe for concurrent use; its owner locks.
 package view
@@ -21,7 +22,7 @@ import (
 	"github.com/nearside/nearside/sdk/route"
 )
 
-// Hold is how long instances stay, overdue, after their region's history restarted
+// Hold is how long instances stay after their region's history restarted
 // without them. It is two default TTLs: whoever lives has registered again by then.
 const Hold = 30 * time.Second
 
@@ -147,7 +148,6 @@ func (b *Book) regionView(c *content, name api.Region, now time.Time) route.Regi
 	for _, h := range c.endpoints {
 		e := h.Endpoint
 		e.Region, e.Tier = name, 0
-		e.Overdue = e.Overdue || !h.until.IsZero()
 		if e.Status.Usable() && !e.Overdue {
 			passing++
 		}
