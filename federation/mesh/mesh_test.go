@@ -435,6 +435,12 @@ func TestPoisonDoesNotSpread(t *testing.T) {
 			http.Redirect(w, r, "http://us-east:7402/", http.StatusFound)
 		},
 		"an early end": line(""),
+		"no answer":    func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"silence": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", peer.StreamType)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, n *network) {
@@ -498,6 +504,56 @@ func TestAddressesTakeTurns(t *testing.T) {
 			return us.link("eu-west").State == linkConnected && len(second.conns) > 0
 		})
 		us.converged(eu)
+	})
+}
+
+// A quiet link stays up: nothing is sent again, and what is known stays fresh.
+func TestQuietLinkStaysUp(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
+		eu.source.Set(2, "orders")
+		eu.start()
+		defer eu.stop()
+		us.start()
+		defer us.stop()
+		us.converged(eu)
+		up := us.link("eu-west").Since
+		for range 600 {
+			after(time.Second)
+			if l := us.link("eu-west"); l.Since != up || l.Snapshots != 1 || l.Replica.AgeMS > 1100 {
+				t.Fatalf("%+v", l)
+			}
+		}
+	})
+}
+
+// P8: a reader that takes nothing loses its stream; the others do not wait for it.
+func TestStuckReaderIsDropped(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
+		eu.source.Set(2, "orders")
+		eu.start()
+		defer eu.stop()
+		stuck := n.client()
+		defer stuck.CloseIdleConnections()
+		resp, err := stuck.Get("http://eu-west:7402" + peer.PathStream + "?proto=1&reader=ap-south")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		us.start()
+		defer us.stop()
+		us.converged(eu)
+		names := make([]string, 400)
+		for i := range names {
+			names[i] = fmt.Sprintf("s%03d", i)
+		}
+		eu.source.Set(3, names...)
+		us.has("eu-west", "s399", 3)
+		after(peer.WriteLimit + 2*peer.HeartbeatInterval)
+		if rd := eu.mesh.Info().Readers; len(rd) != 1 || rd[0].Region != "us-east" {
+			t.Fatalf("%+v", rd)
+		}
 	})
 }
 

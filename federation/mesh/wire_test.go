@@ -52,18 +52,33 @@ func pair(t *testing.T, provider metric.MeterProvider) (reader *Mesh, origin *re
 	return reader, origin
 }
 
-// waitFor waits for a condition that changes with the mesh's rows.
+// waitForRows waits for a condition on the mesh's rows; only Changed may wake it.
+func waitForRows(t *testing.T, m *Mesh, cond func() bool) {
+	t.Helper()
+	wait(t, m, cond, 0)
+}
+
+// waitFor waits for a condition that may also hang on ages and links.
 func waitFor(t *testing.T, m *Mesh, cond func() bool) {
+	t.Helper()
+	wait(t, m, cond, 50*time.Millisecond)
+}
+
+func wait(t *testing.T, m *Mesh, cond func() bool, every time.Duration) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
+		var poll <-chan time.Time
+		if every > 0 {
+			poll = time.After(every)
+		}
 		changed := m.Changed()
 		if cond() {
 			return
 		}
 		select {
 		case <-changed:
-		case <-time.After(100 * time.Millisecond): // for conditions on ages and links
+		case <-poll:
 		case <-deadline:
 			t.Fatalf("never: %+v", m.Info())
 		}
@@ -83,7 +98,7 @@ func TestPropagation(t *testing.T) {
 		for i := range 8 {
 			began := time.Now()
 			src.Set(c.instances+i, name)
-			waitFor(t, m, func() bool {
+			waitForRows(t, m, func() bool {
 				x := m.Lookup(regiontest.Key(name))
 				return len(x) == 1 && x[0].Summary.Total == c.instances+i
 			})

@@ -178,7 +178,8 @@ func TestEpochChangesOnOpenStream(t *testing.T) {
 func TestLagIsNotLoss(t *testing.T) {
 	src := regiontest.New("eu-west")
 	src.Set(2, "orders")
-	_, base := door(t, peer.ServerConfig{Source: src})
+	waiting := waited{src, make(chan struct{}, 1)}
+	_, base := door(t, peer.ServerConfig{Source: waiting})
 	ahead := src.Version()
 	ahead.Revision++
 	done := make(chan error, 1)
@@ -191,11 +192,25 @@ func TestLagIsNotLoss(t *testing.T) {
 		}
 		done <- err
 	}()
-	// Whether this comes before or after the request, the request must wait for it.
+	<-waiting.begun
 	src.Set(3, "orders")
 	if err := <-done; err != nil || src.Raised() != 0 {
 		t.Fatalf("%v, raised %d times", err, src.Raised())
 	}
+}
+
+// waited tells when someone waits for a change.
+type waited struct {
+	peer.Source
+	begun chan struct{}
+}
+
+func (w waited) Wait(ctx context.Context, after api.Version) error {
+	select {
+	case w.begun <- struct{}{}:
+	default:
+	}
+	return w.Source.Wait(ctx, after)
 }
 
 // P12, failures 52 and 54: who may not read, or asks the wrong region, gets a problem
