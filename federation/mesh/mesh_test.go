@@ -31,6 +31,8 @@ type region struct {
 	client *http.Client
 	peers  map[api.Region][]string
 
+	wrap func(Source) Source // nil = the source as it is
+
 	mesh *Mesh
 	host *host
 	stop func()
@@ -67,8 +69,12 @@ func newRegion(t *testing.T, n *network, name api.Region, peers ...api.Region) *
 
 func (r *region) start() {
 	r.t.Helper()
+	var source Source = r.source
+	if r.wrap != nil {
+		source = r.wrap(source)
+	}
 	m, err := New(Config{
-		Region: r.name, Node: "n1", Peers: r.peers, Source: r.source, DataDir: r.dir, HTTPClient: r.client,
+		Region: r.name, Node: "n1", Peers: r.peers, Source: source, DataDir: r.dir, HTTPClient: r.client,
 		Addresses: []string{"http://" + string(r.name) + ":7400"}, Logger: slog.New(slog.NewTextHandler(r.logs, nil)),
 	})
 	if err != nil {
@@ -525,6 +531,41 @@ func TestQuietLinkStaysUp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A large or loaded origin that needs long to make its rows is slow, not dead.
+func TestSlowOriginIsNotDead(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
+		names := make([]string, 600)
+		for i := range names {
+			names[i] = fmt.Sprintf("s%03d", i)
+		}
+		eu.source.Set(1, names...)
+		eu.wrap = func(s Source) Source { return slow{s} }
+		eu.start()
+		defer eu.stop()
+		us.start()
+		defer us.stop()
+		us.has("eu-west", "s599", 1)
+		eu.source.Set(2, names...)
+		us.has("eu-west", "s599", 2)
+		if l := us.link("eu-west"); l.Snapshots != 1 || us.logs.count("link down") != 0 {
+			t.Fatalf("%+v\n%s", l, us.logs.b.String())
+		}
+	})
+}
+
+// slow is a source that takes 20 ms per service.
+type slow struct{ Source }
+
+type slowImage struct{ Image }
+
+func (s slow) Image() Image { return slowImage{s.Source.Image()} }
+
+func (i slowImage) Service(k api.ServiceKey) ([]*api.Instance, uint64) {
+	after(20 * time.Millisecond)
+	return i.Image.Service(k)
 }
 
 // P8: a reader that takes nothing loses its stream; the others do not wait for it.

@@ -163,21 +163,6 @@ func (p *packer) remove(k api.ServiceKey) {
 	p.cur.Deletes = append(p.cur.Deletes, replica.FormatKey(k))
 }
 
-// full reports whether the next row of size starts a new frame.
-func (p *packer) full(size int) bool {
-	return p.cur != nil && (len(p.cur.Rows) >= replica.ChunkRows || p.size+size > replica.ChunkBytes)
-}
-
-// take returns the frame made so far and starts over.
-func (p *packer) take() (replica.Frame, bool) {
-	if p.cur == nil {
-		return replica.Frame{}, false
-	}
-	f := *p.cur
-	p.cur = nil
-	return f, true
-}
-
 // finish returns all frames, at least one.
 func (p *packer) finish() []replica.Frame {
 	if p.cur != nil || len(p.out) == 0 {
@@ -185,6 +170,38 @@ func (p *packer) finish() []replica.Frame {
 		p.out = append(p.out, *p.cur)
 	}
 	return p.out
+}
+
+// chunker makes the chunks of a snapshot one by one: a snapshot may be far larger than what
+// should be in memory at once.
+type chunker struct {
+	book  *book
+	image Image
+	keys  []api.ServiceKey
+	epoch api.Epoch
+	spare *replica.Row // did not fit into the last chunk
+}
+
+// next returns the next chunk; false at the end.
+func (c *chunker) next() (replica.Frame, bool) {
+	f := replica.Frame{Kind: replica.SnapshotChunk, Epoch: c.epoch}
+	size := 0
+	if c.spare != nil {
+		f.Rows, size, c.spare = append(f.Rows, *c.spare), len(c.spare.Body), nil
+	}
+	for len(c.keys) > 0 && len(f.Rows) < replica.ChunkRows {
+		row, _, ok := c.book.row(c.image, c.keys[0])
+		c.keys = c.keys[1:]
+		if !ok {
+			continue
+		}
+		if size += len(row.Body); size > replica.ChunkBytes && len(f.Rows) > 0 {
+			c.spare = &row
+			break
+		}
+		f.Rows = append(f.Rows, row)
+	}
+	return f, len(f.Rows) > 0
 }
 
 // maxBooks bounds the reader regions that are remembered; those with a stream are never

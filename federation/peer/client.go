@@ -72,7 +72,7 @@ func (c *Client) Open(ctx context.Context, base string, q Query, meter func(int)
 	if ct := resp.Header.Get("Content-Type"); ct != StreamType {
 		return nil, s.fail(fmt.Errorf("%w: it answers with content type %s", ErrNotPeer, api.Quote(ct)))
 	}
-	s.alive.Reset(SilenceLimit)
+	s.alive.Stop()
 	s.lines = bufio.NewScanner(&watched{stream: s, in: resp.Body, meter: meter})
 	s.lines.Buffer(make([]byte, 0, 64<<10), replica.MaxFrameBytes)
 	return s, nil
@@ -117,7 +117,8 @@ func (s *Stream) fail(err error) error {
 }
 
 // watched counts what is read, and takes every byte as a sign of life: a frame may be long
-// and the link slow.
+// and the link slow. Silence counts only while we listen: when we are busy with the last
+// frames, or were suspended, it is not the peer who is silent.
 type watched struct {
 	stream *Stream
 	in     io.Reader
@@ -125,12 +126,11 @@ type watched struct {
 }
 
 func (w *watched) Read(p []byte) (int, error) {
+	w.stream.alive.Reset(SilenceLimit)
 	n, err := w.in.Read(p)
-	if n > 0 {
-		w.stream.alive.Reset(SilenceLimit)
-		if w.meter != nil {
-			w.meter(n)
-		}
+	w.stream.alive.Stop()
+	if n > 0 && w.meter != nil {
+		w.meter(n)
 	}
 	return n, err
 }

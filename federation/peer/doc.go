@@ -10,10 +10,11 @@
 // is that of what it holds, "region" is whom the reader believes to be talking to. GET
 // /peer/v1/ping measures the round trip.
 //
-// Parameters, fields and frame kinds that a side does not know are ignored; a change that
-// is not compatible gets another proto. The stream carries summaries only: nothing that a
-// reader sends changes the region's own records, except that a reader which proves that
-// our history restarted makes us raise our epoch (refutation, see settle).
+// An empty line means only that the origin lives. Parameters, fields and frame kinds that a
+// side does not know are ignored; a change that is not compatible gets another proto. The
+// stream carries summaries only: nothing that a reader sends changes the region's own
+// records, except that a reader which proves that our history restarted makes us raise our
+// epoch (refutation, see settle).
 //
 // TLS belongs to whoever makes the listener and the http.Client; with it, PeerRegion tells
 // the authenticated region of a request.

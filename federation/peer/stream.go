@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,9 @@ func (st *stream) run(ctx context.Context) error {
 	st.out.Header().Set("Content-Type", StreamType)
 	st.out.Header().Set("Cache-Control", "no-store")
 	st.out.WriteHeader(http.StatusOK)
+	if err := st.ctl.Flush(); err != nil {
+		return err
+	}
 	src := st.server.cfg.Source
 	if v := src.Image().Version(); !st.query.Full && st.query.Have.Epoch == v.Epoch {
 		st.sent = st.query.Have
@@ -96,7 +100,10 @@ func (st *stream) run(ctx context.Context) error {
 // advance brings the reader to the newest version.
 func (st *stream) advance(ctx context.Context) error {
 	if !st.sent.IsZero() {
-		frames, p, ok := st.book.delta(st.server.cfg.Source, st.sent)
+		var frames []replica.Frame
+		var p page
+		var ok bool
+		st.busy(func() { frames, p, ok = st.book.delta(st.server.cfg.Source, st.sent) })
 		if !ok && st.sameRows(p) {
 			frames, ok = []replica.Frame{{
 				Kind: replica.Delta, Epoch: p.version.Epoch, From: st.sent.Revision, To: p.version.Revision, Digest: p.digest,
@@ -151,7 +158,8 @@ func (st *stream) snapshot(ctx context.Context) error {
 		return err
 	}
 	defer func() { <-st.server.snapshots }()
-	p := st.book.page(st.server.cfg.Source)
+	var p page
+	st.busy(func() { p = st.book.page(st.server.cfg.Source) })
 	if err := st.greet(p); err != nil {
 		return err
 	}
@@ -162,31 +170,20 @@ func (st *stream) snapshot(ctx context.Context) error {
 	if !slices.IsSortedFunc(keys, compareKeys) {
 		keys = slices.SortedFunc(slices.Values(keys), compareKeys)
 	}
-	pack := packer{base: replica.Frame{Kind: replica.SnapshotChunk, Epoch: p.version.Epoch}}
-	flush := func() error {
-		f, ok := pack.take()
+	chunks := chunker{book: st.book, image: p.image, keys: keys, epoch: p.version.Epoch}
+	for {
+		var f replica.Frame
+		var ok bool
+		st.busy(func() { f, ok = chunks.next() })
 		if !ok {
-			return nil
+			break
 		}
-		return st.write(f)
-	}
-	for _, k := range keys {
-		row, _, ok := st.book.row(p.image, k)
-		if !ok {
-			continue
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-		if pack.full(len(row.Body)) {
-			if err := flush(); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		if err := st.write(f); err != nil {
+			return err
 		}
-		pack.add(row)
-	}
-	if err := flush(); err != nil {
-		return err
 	}
 	x := *st.state.Load()
 	x.snapshots++
@@ -208,7 +205,8 @@ func (st *stream) turn(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(HeartbeatInterval):
-			p := st.book.page(st.server.cfg.Source)
+			var p page
+			st.busy(func() { p = st.book.page(st.server.cfg.Source) })
 			st.told = p.version.Epoch
 			if err := st.hello(p); err != nil {
 				return err
@@ -243,6 +241,29 @@ func (st *stream) bye(ctx context.Context, cause error) error {
 	return cause
 }
 
+// busy does work that may take seconds in a large region or on a loaded node, and meanwhile
+// sends empty lines, so that the reader does not take us for dead: it would come back and
+// make us do the work again. work must not write.
+func (st *stream) busy(work func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(HeartbeatInterval)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				_ = st.send([]byte{'\n'}) // the next frame meets the same error
+			}
+		}
+	})
+	work()
+	close(done)
+	wg.Wait()
+}
+
 func (st *stream) write(f replica.Frame) error {
 	switch f.Kind {
 	case replica.Heartbeat, replica.Delta:
@@ -252,7 +273,10 @@ func (st *stream) write(f replica.Frame) error {
 	if err != nil {
 		return err
 	}
-	line = append(line, '\n')
+	return st.send(append(line, '\n'))
+}
+
+func (st *stream) send(line []byte) error {
 	// A reader that does not take a frame in time loses its stream, and resumes by version.
 	_ = st.ctl.SetWriteDeadline(time.Now().Add(WriteLimit))
 	if _, err := st.out.Write(line); err != nil {
