@@ -23,15 +23,14 @@ const startPatience = 30 * time.Second
 
 // place is one region of the demo: its ports, and its processes while it is up.
 type place struct {
-	region   api.Region
-	zones    [2]api.Zone
-	http     string // host:port
-	fed      string
-	dir      string
-	mu       sync.Mutex // guards procs and diedWhy
-	procs    []*child.Process
-	up       bool
-	restarts int
+	region api.Region
+	zones  [2]api.Zone
+	http   string // host:port
+	fed    string
+	dir    string
+	mu     sync.Mutex // guards procs and up
+	procs  []*child.Process
+	up     bool
 }
 
 // world is the whole demo. Its methods that change a region are called by one goroutine
