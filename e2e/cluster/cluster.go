@@ -2,7 +2,7 @@
 // tests: registry nodes, shops and load generators on loopback, each of which can be
 // killed (SIGKILL), paused (SIGSTOP) and restarted on the same ports and data.
 //
-// The binary is built once per test process, or taken from NEARSIDE_BIN.
+// The binary is built once per test process, or taken from NEARSIDE_BINARY.
 package cluster
 
 import (
@@ -27,7 +27,7 @@ import (
 const StartPatience = 30 * time.Second
 
 var build = sync.OnceValues(func() (string, error) {
-	if b := os.Getenv("NEARSIDE_BIN"); b != "" {
+	if b := os.Getenv("NEARSIDE_BINARY"); b != "" {
 		return filepath.Abs(b)
 	}
 	_, here, _, _ := runtime.Caller(0)

@@ -16,6 +16,7 @@ import (
 const (
 	tickInterval = time.Second     // held rows, disk
 	pingInterval = 5 * time.Second // measuring the round trip
+	firstPings   = 100 * time.Millisecond
 )
 
 // Link states as the API shows them.
@@ -191,10 +192,15 @@ func (l *link) receive(ctx context.Context, wg *sync.WaitGroup, q peer.Query, ev
 
 // measure pings the peer now and then on a connection of its own.
 func (l *link) measure(ctx context.Context, address string, q peer.Query, tell func(event) bool) {
-	t := time.NewTicker(pingInterval)
+	// Several at once in the beginning: a single one may have been held up, and the order
+	// of regions follows from it.
+	t := time.NewTicker(firstPings)
 	defer t.Stop()
 	fresh := true
-	for {
+	for n := 1; ; n++ {
+		if n == 4 {
+			t.Reset(pingInterval)
+		}
 		if fresh {
 			// The first ping pays for the connection and is not counted.
 			_, _, err := l.mesh.client.Ping(ctx, address, q)

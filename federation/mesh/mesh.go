@@ -53,6 +53,9 @@ type Config struct {
 	HTTPClient *http.Client
 	// PeerRegion returns the authenticated region of a reader; nil trusts the reader's word.
 	PeerRegion func(*http.Request) (api.Region, error)
+	// VerifyPeer returns an error unless the connection's other end has proved to be the
+	// region; nil trusts the peer's word.
+	VerifyPeer peer.Verify
 	Logger     *slog.Logger // nil = none
 	// MeterProvider receives the metrics; nil = none.
 	MeterProvider metric.MeterProvider
@@ -97,7 +100,7 @@ func New(cfg Config) (*Mesh, error) {
 			return nil, fmt.Errorf("directory for replicas: %w", err)
 		}
 	}
-	m.client = peer.NewClient(cfg.HTTPClient)
+	m.client = peer.NewClient(cfg.HTTPClient, cfg.VerifyPeer)
 	for region, addresses := range cfg.Peers {
 		l := newLink(m, region, addresses, dir)
 		m.links = append(m.links, l)

@@ -3,6 +3,7 @@ package peer
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,13 +18,20 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
+// Verify returns an error unless the connection's other end has proved to be a region.
+type Verify func(region api.Region, conn *tls.ConnectionState) error
+
 // Client opens streams of other regions. Safe for concurrent use.
-type Client struct{ http *http.Client }
+type Client struct {
+	http   *http.Client
+	verify Verify
+}
 
 // NewClient returns a client that sends through hc, without following redirects and without
-// a limit on the whole request (a stream has no end; silence ends it). nil makes one of its
-// own that uses no proxy.
-func NewClient(hc *http.Client) *Client {
+// a limit on the whole request (a stream has no end; silence ends it). hc nil makes one of
+// its own that uses no proxy. verify is asked about every answer before it is read; nil
+// believes what the peer says of itself.
+func NewClient(hc *http.Client, verify Verify) *Client {
 	var c http.Client
 	if hc != nil {
 		c = *hc
@@ -39,7 +47,7 @@ func NewClient(hc *http.Client) *Client {
 	}
 	c.Timeout = 0
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{http: &c}
+	return &Client{http: &c, verify: verify}
 }
 
 // CloseIdle closes connections that are not in use.
@@ -61,7 +69,7 @@ func (c *Client) Open(ctx context.Context, base string, q Query, meter func(int)
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &Stream{ctx: ctx, cancel: cancel}
 	s.alive = time.AfterFunc(AnswerLimit, func() { cancel(ErrSilent) })
-	resp, err := c.get(ctx, base, PathStream, q.values())
+	resp, err := c.get(ctx, base, PathStream, q)
 	if err != nil {
 		return nil, s.fail(err)
 	}
@@ -142,7 +150,7 @@ func (c *Client) Ping(ctx context.Context, base string, q Query) (time.Duration,
 	defer cancel()
 	var pong Pong
 	began := time.Now()
-	resp, err := c.get(ctx, base, PathPing, q.values())
+	resp, err := c.get(ctx, base, PathPing, q)
 	if err != nil {
 		return 0, pong, err
 	}
@@ -158,8 +166,8 @@ func (c *Client) Ping(ctx context.Context, base string, q Query) (time.Duration,
 	return rtt, pong, err
 }
 
-func (c *Client) get(ctx context.Context, base, path string, v url.Values) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+path+"?"+v.Encode(), nil)
+func (c *Client) get(ctx context.Context, base, path string, q Query) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+path+"?"+q.values().Encode(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +176,14 @@ func (c *Client) get(ctx context.Context, base, path string, v url.Values) (*htt
 	if errors.As(err, &ue) {
 		err = ue.Err // its text repeats the whole URL
 	}
-	return resp, err
+	if err != nil || c.verify == nil {
+		return resp, err
+	}
+	if err := c.verify(q.Origin, resp.TLS); err != nil {
+		_ = resp.Body.Close() // not read at all
+		return nil, fmt.Errorf("%w: %w", ErrNotPeer, err)
+	}
+	return resp, nil
 }
 
 // problem reads the peer's no.

@@ -48,7 +48,7 @@ type reader struct {
 }
 
 func newReader(t *testing.T, base string) *reader {
-	r := &reader{t: t, client: peer.NewClient(nil), base: base, replica: replica.New("us-east", "eu-west", time.Now())}
+	r := &reader{t: t, client: peer.NewClient(nil, nil), base: base, replica: replica.New("us-east", "eu-west", time.Now())}
 	t.Cleanup(r.client.CloseIdle)
 	return r
 }
@@ -183,7 +183,7 @@ func TestLagIsNotLoss(t *testing.T) {
 	ahead := src.Version()
 	ahead.Revision++
 	done := make(chan error, 1)
-	c := peer.NewClient(nil)
+	c := peer.NewClient(nil, nil)
 	defer c.CloseIdle()
 	go func() {
 		s, err := c.Open(t.Context(), base, peer.Query{Reader: "us-east", Have: ahead}, nil)
@@ -282,7 +282,7 @@ func TestAdmission(t *testing.T) {
 func TestReadersAreBounded(t *testing.T) {
 	src := regiontest.New("eu-west")
 	s, base := door(t, peer.ServerConfig{Source: src, MaxReaders: 2})
-	c := peer.NewClient(nil)
+	c := peer.NewClient(nil, nil)
 	defer c.CloseIdle()
 	open := func() (*peer.Stream, error) {
 		return c.Open(t.Context(), base, peer.Query{Reader: "us-east"}, nil)
@@ -333,7 +333,7 @@ func TestStopSaysGoodbye(t *testing.T) {
 // A catalogue that is not loaded is never told as an empty one (P7).
 func TestNotLoadedIsNotEmpty(t *testing.T) {
 	_, base := door(t, peer.ServerConfig{Source: unloaded{regiontest.New("eu-west")}})
-	c := peer.NewClient(nil)
+	c := peer.NewClient(nil, nil)
 	defer c.CloseIdle()
 	_, err := c.Open(t.Context(), base, peer.Query{Reader: "us-east"}, nil)
 	if api.CodeOf(err) != api.CodeUnavailable || peer.Offended(err) {
@@ -374,7 +374,7 @@ func TestClientRefusesOthers(t *testing.T) {
 		"content type": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hi") },
 	} {
 		srv := httptest.NewServer(h)
-		c := peer.NewClient(nil)
+		c := peer.NewClient(nil, nil)
 		_, err := c.Open(t.Context(), srv.URL, peer.Query{Reader: "us-east"}, nil)
 		if !errors.Is(err, peer.ErrNotPeer) || !strings.Contains(err.Error(), want) || !peer.Offended(err) {
 			t.Errorf("%s: %v", want, err)
@@ -382,7 +382,7 @@ func TestClientRefusesOthers(t *testing.T) {
 		c.CloseIdle()
 		srv.Close()
 	}
-	c := peer.NewClient(nil)
+	c := peer.NewClient(nil, nil)
 	if _, err := c.Open(context.Background(), "http://127.0.0.1:1", peer.Query{Reader: "us-east"}, nil); err == nil || peer.Offended(err) || strings.Contains(err.Error(), "have=") {
 		t.Error(err)
 	}

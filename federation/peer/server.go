@@ -188,6 +188,13 @@ const maxHaves = 256 // versions of one request; a relay tells all that it holds
 
 // admit checks who asks for what.
 func (s *Server) admit(r *http.Request) (Query, error) {
+	var who api.Region // authenticated; a stranger learns nothing, not even what it asked wrongly
+	if s.cfg.PeerRegion != nil {
+		var err error
+		if who, err = s.cfg.PeerRegion(r); err != nil {
+			return Query{}, identityError(err)
+		}
+	}
 	v := r.URL.Query()
 	q := Query{
 		Reader: api.Region(v.Get("reader")), Node: v.Get("node"), Origin: api.Region(v.Get("region")),
@@ -217,16 +224,10 @@ func (s *Server) admit(r *http.Request) (Query, error) {
 			Remedy: "correct the address in the reader's peers",
 		}
 	}
-	if s.cfg.PeerRegion != nil {
-		who, err := s.cfg.PeerRegion(r)
-		if err != nil {
-			return q, identityError(err)
-		}
-		if who != q.Reader {
-			return q, &api.Error{
-				Code: api.CodeForbidden, Field: "reader", Detail: fmt.Sprintf("the certificate is of region %s, the request of %s", api.Quote(string(who)), api.Quote(string(q.Reader))),
-				Remedy: "use the certificate of the reader's own region",
-			}
+	if s.cfg.PeerRegion != nil && who != q.Reader {
+		return q, &api.Error{
+			Code: api.CodeForbidden, Field: "reader", Detail: fmt.Sprintf("the certificate is of region %s, the request of %s", api.Quote(string(who)), api.Quote(string(q.Reader))),
+			Remedy: "use the certificate of the reader's own region",
 		}
 	}
 	if len(v["have"]) > maxHaves {

@@ -13,10 +13,11 @@ import (
 type class uint8
 
 const (
-	usable   class = iota // passing or warning
-	overdue               // as usable, but its heartbeats stopped and the brake holds it
-	broken                // the caller's own calls to it keep failing
-	unshared              // weight 0: the operator wants no traffic there
+	usable    class = iota // passing or warning
+	overdue                // as usable, but its heartbeats stopped and the brake holds it
+	forgotten              // as usable, but all that is known of its region has expired
+	broken                 // the caller's own calls to it keep failing
+	unshared               // weight 0: the operator wants no traffic there
 	draining
 	starting
 	critical
@@ -24,9 +25,10 @@ const (
 )
 
 // panicking tells whether offering the class is a last resort.
-func (c class) panicking() bool { return c != usable }
+func (c class) panicking() bool { return c != usable && c != forgotten }
 
-func classify(e *api.Endpoint, c Caller) class {
+// classify ranks e, of which the caller knows through r.
+func classify(r *RegionView, e *api.Endpoint, c Caller) class {
 	switch e.Status {
 	case api.StatusPassing, api.StatusWarning:
 	case api.StatusDraining:
@@ -42,16 +44,18 @@ func classify(e *api.Endpoint, c Caller) class {
 	if _, ok := c.Broken[EndpointRef{Region: e.Region, ID: e.ID}]; ok {
 		return broken
 	}
+	if r.Origin.State == api.AgeExpired && r.Origin.Region != c.Region {
+		return forgotten
+	}
 	if e.Overdue {
 		return overdue
 	}
 	return usable
 }
 
-// group is a tier being filled: its sort key is (class, expired, distance).
+// group is a tier being filled: its sort key is (class, distance).
 type group struct {
 	class    class
-	expired  bool
 	distance int // 0 zone, 1 region, 2… other regions in order
 	tier     Tier
 }
@@ -62,8 +66,9 @@ type group struct {
 //
 // Order: endpoints that are usable come before any that are not; among equals the
 // caller's zone, the rest of its region, then other regions by Policy.Order, round-trip
-// time and name. A region whose knowledge expired ranks after all others. Age alone below
-// that moves nothing: losing a registry or a link is not losing the instances behind it.
+// time and name. A region of which all knowledge expired ranks after everything that may
+// still be alive. Age alone below that moves nothing: losing a registry or a link is not
+// losing the instances behind it.
 func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 	far := farOrder(v, p, c)
 	groups := make([]group, 0, 4)
@@ -76,7 +81,7 @@ func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 			e := &r.Endpoints[ei]
 			k := refused
 			if allowed {
-				k = classify(e, c)
+				k = classify(r, e, c)
 			}
 			counts.add(e, k, home)
 			if k == refused {
@@ -89,12 +94,12 @@ func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 			case c.Zone != "" && e.Zone == c.Zone:
 				d = 0
 			}
-			g := findGroup(&groups, k, !home && r.Origin.State == api.AgeExpired, d, r, c)
+			g := findGroup(&groups, k, d, r, c)
 			g.tier.Endpoints = append(g.tier.Endpoints, e)
 		}
 	}
 	slices.SortFunc(groups, func(a, b group) int {
-		return cmp.Or(cmp.Compare(a.class, b.class), compareBool(a.expired, b.expired), cmp.Compare(a.distance, b.distance))
+		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.distance, b.distance))
 	})
 	d := Decision{Tiers: make([]Tier, len(groups))}
 	for i := range groups {
@@ -123,13 +128,13 @@ func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 
 // findGroup returns the group with the key, adding it when it is new. There are few, so
 // a scan beats a map.
-func findGroup(groups *[]group, k class, expired bool, distance int, r *RegionView, c Caller) *group {
+func findGroup(groups *[]group, k class, distance int, r *RegionView, c Caller) *group {
 	for i := range *groups {
-		if g := &(*groups)[i]; g.class == k && g.distance == distance && g.expired == expired {
+		if g := &(*groups)[i]; g.class == k && g.distance == distance {
 			return g
 		}
 	}
-	g := group{class: k, expired: expired, distance: distance}
+	g := group{class: k, distance: distance}
 	g.tier.Region = r.Origin.Region
 	g.tier.Total = r.Total
 	switch {
@@ -196,16 +201,6 @@ func distanceMS(rtt int64) int64 {
 
 func statusRank(s api.Status) int { return slices.Index(api.Statuses, s) }
 
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
-
 // census counts endpoints for reasons and traces.
 type census struct {
 	all, home [refused + 1]int
@@ -249,7 +244,7 @@ func explain(v View, c Caller, groups []group, n census) (api.Reason, string) {
 		return api.ReasonSameRegion, fmt.Sprintf("none usable in zone %s, %d usable elsewhere in %s", c.Zone, count, c.Region)
 	}
 	served := fmt.Sprintf("served from %s, where %d are usable", where, count)
-	if first.expired {
+	if first.class == forgotten {
 		served += " as far as was known when it was last heard of"
 	}
 	switch {

@@ -60,6 +60,7 @@ func TestDecideGoesNearFirst(t *testing.T) {
 		{"expired knowledge comes last", []RegionView{region("us", "fresh", 0), region("eu", "expired", 90, ep("3", "eu", "x", pass)), region("ap", "fresh", 190, ep("4", "ap", "x", pass))}, Policy{}, us, api.ReasonLocalAbsent, "4 ", false},
 		{"expired knowledge is still used", []RegionView{region("us", "fresh", 0), region("eu", "expired", 90, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonLocalAbsent, "3 ", false},
 		{"an overdue instance comes after another region", []RegionView{region("us", "fresh", 0, over), region("eu", "fresh", 90, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonLocalUnhealthy, "3 ", false},
+		{"expired knowledge comes after an overdue instance", []RegionView{region("us", "fresh", 0, over), region("eu", "expired", 90, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonPanic, "o1 ", true},
 		{"overdue beats nothing", []RegionView{region("us", "fresh", 0, over, ep("1", "us", "a", crit))}, Policy{}, us, api.ReasonPanic, "o1 ", true},
 		{"weight 0 is not offered", []RegionView{region("us", "fresh", 0, zero, ep("1", "us", "b", pass))}, Policy{}, us, api.ReasonSameRegion, "1 ", false},
 		{"draining before critical in panic", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit), ep("2", "us", "b", drain))}, Policy{}, us, api.ReasonPanic, "2 ", true},
@@ -119,15 +120,20 @@ func randomView(r *rand.Rand) (View, Policy, Caller) {
 func checkLaws(t *testing.T, v View, p Policy, c Caller) {
 	t.Helper()
 	d := Decide(v, p, c, nil)
-	known, anyUsable := 0, false
+	known, anyUsable, anyOverdue, anyForgotten := 0, false, false, false
 	for _, r := range v.Regions {
 		if !p.allows(r.Origin.Region, c.Region) {
 			continue
 		}
 		known += len(r.Endpoints)
 		for i := range r.Endpoints {
-			if classify(&r.Endpoints[i], c) == usable {
+			switch classify(&r, &r.Endpoints[i], c) {
+			case usable:
 				anyUsable = true
+			case overdue:
+				anyOverdue = true
+			case forgotten:
+				anyForgotten = true
 			}
 		}
 	}
@@ -156,14 +162,25 @@ func checkLaws(t *testing.T, v View, p Policy, c Caller) {
 	}
 	if anyUsable {
 		for _, e := range d.Offered() {
-			if k := classify(e, c); k != usable {
+			if k := classOf(v, e, c); k != usable {
 				t.Fatalf("%s/%s of class %d is offered while a usable one is allowed", e.Region, e.ID, k)
 			}
 		}
 	}
-	if d.Panic != (known > 0 && !anyUsable) {
+	calm := anyUsable || anyForgotten && !anyOverdue
+	if d.Panic != (known > 0 && !calm) {
 		t.Fatalf("panic is %v with %d known, usable %v", d.Panic, known, anyUsable)
 	}
+}
+
+// classOf finds the region that knows e.
+func classOf(v View, e *api.Endpoint, c Caller) class {
+	for i := range v.Regions {
+		if v.Regions[i].Origin.Region == e.Region {
+			return classify(&v.Regions[i], e, c)
+		}
+	}
+	return refused
 }
 
 // The laws of the package comment, over random views.
@@ -191,7 +208,7 @@ func TestLosingAnEndpointIsMonotone(t *testing.T) {
 		v, p, c := randomView(r)
 		share := func(v View, of place, k class) float64 {
 			for _, tier := range Decide(v, p, c, nil).Tiers {
-				if (place{tier.Kind, tier.Region, tier.Zone}) == of && classify(tier.Endpoints[0], c) == k {
+				if (place{tier.Kind, tier.Region, tier.Zone}) == of && classOf(v, tier.Endpoints[0], c) == k {
 					return tier.Weight
 				}
 			}
@@ -199,7 +216,7 @@ func TestLosingAnEndpointIsMonotone(t *testing.T) {
 		}
 		for _, tier := range Decide(v, p, c, nil).Tiers {
 			of := place{tier.Kind, tier.Region, tier.Zone}
-			k := classify(tier.Endpoints[0], c)
+			k := classOf(v, tier.Endpoints[0], c)
 			lost := *tier.Endpoints[0]
 			w := View{Key: v.Key}
 			for _, rv := range v.Regions {

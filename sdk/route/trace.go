@@ -20,12 +20,16 @@ var funnel = []struct {
 	{"weight", []class{unshared}, map[class]string{unshared: "weight 0"}},
 	{"breaker", []class{broken}, map[class]string{broken: "the caller's breaker is open"}},
 	{"heartbeat", []class{overdue}, map[class]string{overdue: "heartbeats are overdue"}},
+	{"age", []class{forgotten}, map[class]string{forgotten: "nothing was heard of its region for long"}},
 }
 
 func trace(v View, p Policy, c Caller, groups []group, n census) api.Trace {
 	t := api.Trace{Steps: []api.TraceStep{{Step: "known", In: n.total, Out: n.total}}}
 	in := n.total
 	for _, f := range funnel {
+		if f.step == "age" && len(groups) > 0 && groups[0].class == forgotten {
+			continue // it is the best there is
+		}
 		s := api.TraceStep{Step: f.step, In: in}
 		gone := 0
 		for _, k := range f.drops {
@@ -56,7 +60,7 @@ func drops(v View, p Policy, c Caller, why map[class]string) []api.TraceDrop {
 			e := &r.Endpoints[ei]
 			k := refused
 			if allowed {
-				k = classify(e, c)
+				k = classify(r, e, c)
 			}
 			if w, ok := why[k]; ok {
 				if len(out) == api.MaxTraceDrops {

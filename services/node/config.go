@@ -118,10 +118,13 @@ func (c *Config) Normalize() error {
 			c.DataDir = "nearside-data/" + string(c.Region)
 		}
 	}
-	if err := c.normalizeAddrs(); err != nil {
+	if err := c.normalizePeers(); err != nil {
 		return err
 	}
-	if err := c.normalizePeers(); err != nil {
+	if err := c.secureFederation(); err != nil {
+		return err
+	}
+	if err := c.normalizeAddrs(); err != nil {
 		return err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
@@ -133,6 +136,9 @@ func (c *Config) Normalize() error {
 	if c.Dev && c.TLSCert != "" {
 		return usage("drop one of them", "--dev means no TLS, but --tls-cert is given")
 	}
+	if c.DevAllowRemote && !c.Dev {
+		return usage("add --dev, or drop it", "--dev-allow-remote means nothing without --dev")
+	}
 	switch c.LogFormat {
 	case "":
 		c.LogFormat = "text"
@@ -141,10 +147,24 @@ func (c *Config) Normalize() error {
 		return usage("use text or json", "--log-format: %s is not known", api.Quote(c.LogFormat))
 	}
 	if c.Advertise != "" {
-		if strings.ContainsAny(c.Advertise, "/ @?#") || strings.Contains(c.Advertise, "://") {
+		if strings.ContainsAny(c.Advertise, "/ @?#*,") || strings.HasPrefix(c.Advertise, ".") {
 			return usage("give a host name or IP address alone", "--advertise: %s is not a host", api.Quote(c.Advertise))
 		}
 	}
+	return nil
+}
+
+// secureFederation keeps strangers off the peer port: without --dev a peer must prove its
+// region by a certificate. A region on its own needs no federation, so it goes without.
+func (c *Config) secureFederation() error {
+	if c.Dev || !c.Federated() || c.TLSCert != "" && c.TLSCA != "" {
+		return nil
+	}
+	if len(c.Peers) > 0 {
+		return usage("add --tls-cert, --tls-key and --tls-ca, or try things out with --dev",
+			"--peer: regions prove to each other who they are by certificates, and none is given")
+	}
+	c.Roles = slices.DeleteFunc(slices.Clone(c.Roles), func(r string) bool { return r == "federation" })
 	return nil
 }
 
@@ -171,12 +191,16 @@ func (c *Config) normalizeAddrs() error {
 		flag  string
 		value *string
 		def   string
+		used  bool
 	}{
-		{"--http-addr", &c.HTTPAddr, DefaultHTTPAddr},
-		{"--federation-addr", &c.FederationAddr, DefaultFederationAddr},
+		{"--http-addr", &c.HTTPAddr, DefaultHTTPAddr, true},
+		{"--federation-addr", &c.FederationAddr, DefaultFederationAddr, c.Federated()},
 	} {
 		if *a.value == "" {
 			*a.value = a.def
+		}
+		if !a.used {
+			continue
 		}
 		addr, err := c.listenAddr(a.flag, *a.value)
 		if err != nil {

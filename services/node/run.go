@@ -25,6 +25,9 @@ import (
 // drainTime is how long a stopping node answers requests that are under way.
 const drainTime = 5 * time.Second
 
+// goodbyeTime is how long readers in other regions have to take the goodbye.
+const goodbyeTime = time.Second
+
 // Run starts a node from a normalized cfg and returns when ctx ends (nil after a clean
 // stop) or when the node cannot go on. Logs go to logs; cfg.ReadyFile is written once the
 // node serves, and removed at start and end.
@@ -38,14 +41,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := removeReady(cfg.ReadyFile); err != nil {
-		return err
-	}
 	if err := makeDataDir(cfg.DataDir); err != nil {
-		return err
-	}
-	access, err := cfg.authorizer()
-	if err != nil {
 		return err
 	}
 	meters, err := newTelemetry()
@@ -54,6 +50,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	}
 	defer meters.Close(context.WithoutCancel(ctx))
 
+	if cfg.TLSCert == "" && !cfg.Dev && !cfg.Federated() {
+		log.Info("the federation is off: without --tls-cert and --tls-ca no peer could prove who it is")
+	}
 	apiListener, err := listen(ctx, "--http-addr", cfg.HTTPAddr, secure.api)
 	if err != nil {
 		return err
@@ -74,6 +73,15 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		return err
 	}
 	defer etcd.Close()
+	// The data directory is ours from here on, and with it the token in it and the ready
+	// file: a second node that is started by mistake must not touch those of the first.
+	if err := removeReady(cfg.ReadyFile); err != nil {
+		return err
+	}
+	access, err := cfg.authorizer()
+	if err != nil {
+		return err
+	}
 	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Logger: log})
 	if err != nil {
 		return err
@@ -84,7 +92,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if secure.api != nil {
 		scheme = "https"
 	}
-	public := []string{scheme + "://" + cfg.advertised(apiListener)}
+	advertised := cfg.advertised(apiListener)
+	public := []string{scheme + "://" + advertised}
+	advertisedHost, _, _ := net.SplitHostPort(advertised)
 	n := &node{cfg: cfg, log: log, fatal: etcd.Err()}
 	n.closing, n.close = context.WithCancel(context.WithoutCancel(ctx))
 	defer n.close()
@@ -96,7 +106,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if cfg.Federated() {
 		n.mesh, err = mesh.New(mesh.Config{
 			Region: cfg.Region, Node: cfg.Node, Peers: cfg.Peers, Source: source, DataDir: cfg.DataDir,
-			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion,
+			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion, VerifyPeer: secure.verifyPeer,
 			Logger: log, MeterProvider: meters.provider,
 		})
 		if err != nil {
@@ -104,6 +114,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		}
 		rc.Replicas = n.mesh
 		n.peers = httpapi.Server(n.mesh.Handler())
+		n.peers.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
 	if n.registry, err = registry.New(rc); err != nil {
 		return err
@@ -111,12 +122,13 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	source.Registry = n.registry
 	door, err := httpapi.New(httpapi.Config{
 		Registry: n.registry, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
-		MeterProvider: meters.provider, AllowedHosts: append(cfg.AllowedHosts, cfg.Advertise), Closing: n.closing, Dev: cfg.Dev,
+		MeterProvider: meters.provider, AllowedHosts: append(cfg.AllowedHosts, advertisedHost), Closing: n.closing, Dev: cfg.Dev,
 	})
 	if err != nil {
 		return err
 	}
 	n.api = httpapi.Server(door)
+	n.api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ready := api.ReadyFile{
 		PID: os.Getpid(), Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Version: version(),
 		HTTP: localURL(scheme, apiListener), HTTPAddr: apiListener.Addr().String(), DataDir: cfg.DataDir,
@@ -167,6 +179,8 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 		select {
 		case <-doorsCtx.Done():
 			return nil
+		case <-coreCtx.Done():
+			return nil
 		case <-n.registry.Loaded():
 		}
 		if n.peers != nil {
@@ -181,16 +195,15 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 		return nil
 	})
 	doors.Go(func() error {
+		var why error
 		select {
 		case <-doorsCtx.Done():
 		case <-coreCtx.Done():
 		case err := <-n.fatal:
-			stopLoops()
-			n.stopDoors()
-			return fmt.Errorf("etcd stopped: %w", err)
+			why = fmt.Errorf("etcd stopped: %w", err)
 		}
-		n.stopDoors()
-		return nil
+		n.stopDoors(stopLoops)
+		return why
 	})
 	err := doors.Wait()
 	stopLoops()
@@ -201,24 +214,24 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 
 // stopDoors ends both servers in order; it returns when no request is under way or
 // drainTime is over.
-func (n *node) stopDoors() {
+func (n *node) stopDoors(stopLoops context.CancelFunc) {
 	n.log.Info("stopping")
 	n.registry.SetDraining()
 	n.close()
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	shutdown(n.api, drainTime)
+	// No request is left that the loops would have to finish. The mesh says goodbye to its
+	// readers when it ends, so that they need not wonder.
+	stopLoops()
+	if n.peers != nil {
+		shutdown(n.peers, goodbyeTime)
+	}
+}
+
+func shutdown(s *http.Server, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for _, s := range []*http.Server{n.api, n.peers} {
-		if s == nil {
-			continue
-		}
-		if s == n.peers {
-			// Peer streams have no end of their own; the readers keep what they have.
-			s.Close()
-			continue
-		}
-		if err := s.Shutdown(ctx); err != nil {
-			s.Close()
-		}
+	if s.Shutdown(ctx) != nil {
+		_ = s.Close() // whoever is still there has had its time
 	}
 }
 

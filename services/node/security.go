@@ -65,7 +65,10 @@ func (c *Config) token() (string, error) {
 type tlsParts struct {
 	api, federation *tls.Config // nil = plaintext
 	peers           *http.Client
-	peerRegion      func(*http.Request) (api.Region, error)
+	// Who is at the other end: a reader of ours, and the one whose stream we read. nil
+	// with --dev: then everyone's word is taken.
+	peerRegion func(*http.Request) (api.Region, error)
+	verifyPeer func(api.Region, *tls.ConnectionState) error
 }
 
 func (c *Config) tlsParts() (tlsParts, error) {
@@ -75,6 +78,12 @@ func (c *Config) tlsParts() (tlsParts, error) {
 		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 		if err != nil {
 			return p, usage("check --tls-cert and --tls-key", "certificate: %v", err)
+		}
+		if c.Federated() {
+			if own, err := regionOf(cert.Leaf); err != nil || own != c.Region {
+				return p, usage(fmt.Sprintf("use one issued for the DNS name %s%s", c.Region, regionSuffix),
+					"--tls-cert %s does not say that this is region %s, so no peer would believe it", c.TLSCert, c.Region)
+			}
 		}
 		p.api = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
 		p.federation = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
@@ -92,9 +101,7 @@ func (c *Config) tlsParts() (tlsParts, error) {
 		out.RootCAs = pool
 		p.federation.ClientCAs = pool
 		p.federation.ClientAuth = tls.RequireAndVerifyClientCert
-		p.peerRegion = certifiedRegion
-	} else if c.TLSCert != "" && c.Federated() {
-		return p, usage("add --tls-ca, or --roles region", "the federation needs the CA that its peers' certificates come from")
+		p.peerRegion, p.verifyPeer = readerRegion, verifyPeer
 	}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.Proxy = nil
@@ -104,19 +111,41 @@ func (c *Config) tlsParts() (tlsParts, error) {
 	return p, nil
 }
 
-// certifiedRegion reads the region that a peer's certificate names. A certificate that
-// names none (an API client's, say) is not a peer.
-func certifiedRegion(r *http.Request) (api.Region, error) {
+// readerRegion returns the region that the certificate of a request's sender names.
+func readerRegion(r *http.Request) (api.Region, error) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return "", &api.Error{Code: api.CodeUnauthorized, Detail: "no client certificate was shown"}
+		return "", &api.Error{Code: api.CodeUnauthorized, Detail: "no client certificate was shown", Remedy: "show one of the federation's CA"}
 	}
-	for _, name := range r.TLS.VerifiedChains[0][0].DNSNames {
+	region, err := regionOf(r.TLS.VerifiedChains[0][0])
+	if err != nil {
+		return "", &api.Error{Code: api.CodeForbidden, Detail: err.Error(), Remedy: "issue it for REGION" + regionSuffix}
+	}
+	return region, nil
+}
+
+// verifyPeer checks that a server that answered is the region it was taken for: its
+// address proves nothing about that.
+func verifyPeer(want api.Region, conn *tls.ConnectionState) error {
+	if conn == nil || len(conn.VerifiedChains) == 0 {
+		return errors.New("it shows no certificate; its URL must be https")
+	}
+	got, err := regionOf(conn.VerifiedChains[0][0])
+	if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("its certificate is that of region %s, not of %s", got, want)
+	}
+	return nil
+}
+
+// regionOf reads the region that a certificate names. One that names none (an API client's,
+// say) is not a region's.
+func regionOf(cert *x509.Certificate) (api.Region, error) {
+	for _, name := range cert.DNSNames {
 		if region, ok := strings.CutSuffix(name, regionSuffix); ok && api.ValidLabel(region) {
 			return api.Region(region), nil
 		}
 	}
-	return "", &api.Error{
-		Code: api.CodeForbidden, Detail: "the client certificate names no region",
-		Remedy: "issue it for REGION" + regionSuffix,
-	}
+	return "", errors.New("the certificate names no region")
 }
