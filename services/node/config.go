@@ -118,6 +118,12 @@ func (c *Config) Normalize() error {
 			c.DataDir = "nearside-data/" + string(c.Region)
 		}
 	}
+	if c.DevAllowRemote && !c.Dev {
+		return usage("add --dev, or drop it", "--dev-allow-remote means nothing without --dev")
+	}
+	if c.Dev && c.TLSCert != "" {
+		return usage("drop one of them", "--dev means no TLS, but --tls-cert is given")
+	}
 	if err := c.normalizePeers(); err != nil {
 		return err
 	}
@@ -132,12 +138,6 @@ func (c *Config) Normalize() error {
 	}
 	if c.TLSCA != "" && c.TLSCert == "" {
 		return usage("add --tls-cert and --tls-key", "--tls-ca needs a certificate of this node")
-	}
-	if c.Dev && c.TLSCert != "" {
-		return usage("drop one of them", "--dev means no TLS, but --tls-cert is given")
-	}
-	if c.DevAllowRemote && !c.Dev {
-		return usage("add --dev, or drop it", "--dev-allow-remote means nothing without --dev")
 	}
 	switch c.LogFormat {
 	case "":
