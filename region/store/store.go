@@ -23,7 +23,9 @@ var (
 	// ErrUnavailable: the store did not answer in time or lost its quorum. The outcome of
 	// a Commit is then unknown.
 	ErrUnavailable = errors.New("the store does not answer")
-	// ErrFull: no space is left for writes.
+	// ErrFull: no space is left for puts; deletes are taken all the same. The outcome of a
+	// Commit is unknown, as with ErrUnavailable: etcd refuses the very write that crosses
+	// its quota and may apply it nevertheless.
 	ErrFull = errors.New("the store is full")
 	// ErrWrongRegion: the data belongs to another region.
 	ErrWrongRegion = errors.New("the data belongs to another region")
@@ -88,16 +90,17 @@ type Store interface {
 	Load(ctx context.Context) (Image, error)
 
 	// Commit applies ops atomically and returns their revision once they are durable.
-	// Errors: ErrConflict, ErrUnavailable (outcome unknown), ErrFull, ErrTooLarge, ErrClosed;
-	// a plain error for ops that CheckOps refuses. After all but ErrUnavailable nothing was written.
+	// Errors: ErrConflict, ErrUnavailable and ErrFull (outcome unknown), ErrTooLarge, ErrClosed;
+	// a plain error for ops that CheckOps refuses. After all but ErrUnavailable and ErrFull
+	// nothing was written. A commit of deletes only is never ErrFull.
 	// Deleting a missing record without a guard succeeds; when a commit changes nothing the
 	// current revision is returned.
 	Commit(ctx context.Context, ops []Op) (uint64, error)
 
 	// Watch calls apply for every batch after revision from, in revision order, each exactly
 	// once, from the caller's goroutine. It never returns nil: it returns apply's error as it
-	// is, ctx's error, ErrClosed, ErrCompacted (also when from is ahead of the store: the
-	// history was replaced by an older one), or ErrUnavailable when the store has not been
+	// is, ctx's error, ErrClosed, ErrCompacted (also when from, or what was told already, is
+	// ahead of the store: the history was replaced by an older one), or ErrUnavailable when the store has not been
 	// heard of for some seconds (call again with the last revision seen).
 	// progress, when not nil, is called with a never falling revision up to which nothing more will
 	// come: soon after a Barrier that is ahead of the last batch, and at least every few
@@ -115,7 +118,7 @@ type Store interface {
 
 	// RaiseEpoch makes the epoch's generation at least above+1, with a fresh nonce, and
 	// returns the epoch that stands afterwards. It changes nothing when the generation is
-	// already higher than above.
+	// already higher than above. It is a write: ErrFull is possible.
 	RaiseEpoch(ctx context.Context, above uint64) (api.Epoch, error)
 
 	// Close releases everything; calls under way return ErrClosed or ErrUnavailable.

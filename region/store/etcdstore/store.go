@@ -101,37 +101,59 @@ func meaningless(message, _ string) bool {
 
 // stamp makes the store this region's, or finds that it is.
 func (s *Store) stamp(ctx context.Context) error {
+	for {
+		// Look first: etcd charges a transaction for its puts before it looks at the guards, so
+		// one that only might write is refused by a store that has no space left.
+		stamped, err := s.checkStamp(ctx)
+		if stamped || err != nil {
+			return err
+		}
+		if err := s.writeStamp(ctx); err != nil {
+			return err
+		}
+		// Written, or another node was quicker. Looking again tells what stands.
+	}
+}
+
+// checkStamp reports whether the store is this region's; false when it has no stamp yet.
+func (s *Store) checkStamp(ctx context.Context) (bool, error) {
+	rctx, done := s.request(ctx)
+	defer done()
+	resp, err := s.client.Txn(rctx).Then(clientv3.OpGet(regionKey), clientv3.OpGet(epochKey)).Commit()
+	if err != nil {
+		return false, s.translate(ctx, err)
+	}
+	region, epoch := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
+	switch {
+	case len(region) == 0 && len(epoch) == 0:
+		return false, nil
+	case len(region) == 0 || len(epoch) == 0:
+		return false, fmt.Errorf("etcd at %v: one of %s and %s is missing, so its records cannot be told from another history's; restore a backup, or delete everything below %s to start empty",
+			s.cfg.Endpoints, regionKey, epochKey, root)
+	case string(region[0].Value) != string(s.cfg.Region):
+		return false, fmt.Errorf("%w: etcd at %v holds region %s, and this node is of region %s; start it with --region %s, or give it a store of its own",
+			store.ErrWrongRegion, s.cfg.Endpoints, api.Quote(string(region[0].Value)), api.Quote(string(s.cfg.Region)), api.Quote(string(region[0].Value)))
+	}
+	_, err = parseEpoch(epoch[0].Value)
+	return err == nil, err
+}
+
+// writeStamp stamps a store that has no stamp; it does nothing when it has one.
+func (s *Store) writeStamp(ctx context.Context) error {
 	nonce, err := newNonce()
 	if err != nil {
 		return err
 	}
 	rctx, done := s.request(ctx)
 	defer done()
-	// One transaction: two nodes of a new region that open at once agree on one epoch.
-	resp, err := s.client.Txn(rctx).
+	// One transaction: nodes of a new region that open at once agree on one epoch.
+	_, err = s.client.Txn(rctx).
 		If(clientv3.Compare(clientv3.ModRevision(regionKey), "=", 0), clientv3.Compare(clientv3.ModRevision(epochKey), "=", 0)).
 		Then(
 			clientv3.OpPut(regionKey, string(s.cfg.Region)),
 			clientv3.OpPut(epochKey, api.Epoch{Generation: 1, Nonce: nonce}.String())).
-		Else(clientv3.OpGet(regionKey), clientv3.OpGet(epochKey)).
 		Commit()
-	if err != nil {
-		return s.translate(ctx, err)
-	}
-	if resp.Succeeded {
-		return nil
-	}
-	region, epoch := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
-	switch {
-	case len(region) == 0 || len(epoch) == 0:
-		return fmt.Errorf("etcd at %v: one of %s and %s is missing, so its records cannot be told from another history's; restore a backup, or delete everything below %s to start empty",
-			s.cfg.Endpoints, regionKey, epochKey, root)
-	case string(region[0].Value) != string(s.cfg.Region):
-		return fmt.Errorf("%w: etcd at %v holds region %s, and this node is of region %s; start it with --region %s, or give it a store of its own",
-			store.ErrWrongRegion, s.cfg.Endpoints, api.Quote(string(region[0].Value)), api.Quote(string(s.cfg.Region)), api.Quote(string(region[0].Value)))
-	}
-	_, err = parseEpoch(epoch[0].Value)
-	return err
+	return s.translate(ctx, err)
 }
 
 func newNonce() (uint64, error) {

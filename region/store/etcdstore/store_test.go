@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -95,6 +96,20 @@ func TestStore(t *testing.T) {
 		},
 		Compact: func(t *testing.T, s store.Store, rev uint64) {
 			if _, err := at(s).client(t).Compact(t.Context(), int64(rev)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		// The alarm alone: what it takes to get there is TestFullStore's.
+		Fill: func(t *testing.T, s store.Store) {
+			c := at(s).client(t)
+			members, err := c.MemberList(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = etcdserverpb.NewMaintenanceClient(c.ActiveConnection()).Alarm(t.Context(), &etcdserverpb.AlarmRequest{
+				Action: etcdserverpb.AlarmRequest_ACTIVATE, MemberID: members.Members[0].ID, Alarm: etcdserverpb.AlarmType_NOSPACE,
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -283,8 +298,12 @@ func TestEtcdGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// A full store says so, in a word of its own: NOSPACE decays silently otherwise.
+// P10, P11: a full store says so, in a word of its own (NOSPACE decays silently otherwise),
+// takes deletes, and opens again with all it has; compacted and defragmented it takes puts.
 func TestFullStore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 16 MiB")
+	}
 	n := startNode(t, etcdnode.Config{QuotaBytes: 16 << 20})
 	s := n.open(t)
 	value := make([]byte, 900<<10)
@@ -300,6 +319,36 @@ func TestFullStore(t *testing.T) {
 	}
 	if _, err := s.Barrier(t.Context()); err != nil {
 		t.Errorf("barrier of a full store: %v", err)
+	}
+
+	if err := errors.Join(s.Close(), n.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, n.cfg)
+	s = n.open(t)
+	if img, err := s.Load(t.Context()); err != nil || len(img.Records) != 1 {
+		t.Errorf("opened again: %d records, %v", len(img.Records), err)
+	}
+	if _, err := s.Commit(t.Context(), []store.Op{{Key: "small"}}); !errors.Is(err, store.ErrFull) {
+		t.Errorf("a put after opening again: %v, want full still", err)
+	}
+	rev, err := s.Commit(t.Context(), []store.Op{{Delete: true, Key: "big"}})
+	if err != nil {
+		t.Fatalf("a delete on a full store: %v", err)
+	}
+
+	c := n.client(t)
+	if _, err := c.Compact(t.Context(), int64(rev), clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Defragment(t.Context(), n.Endpoint()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AlarmDisarm(t.Context(), &clientv3.AlarmMember{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), []store.Op{{Key: "small"}}); err != nil {
+		t.Errorf("a put with space again: %v", err)
 	}
 }
 

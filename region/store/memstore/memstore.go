@@ -37,6 +37,7 @@ type Store struct {
 	closed  bool
 	down    bool // SetUnavailable
 	lose    int  // LoseAnswers: commits left
+	full    bool // SetFull
 	epoch   api.Epoch
 	head    uint64
 	records map[string]store.Record
@@ -126,6 +127,10 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 			return 0, store.ErrConflict
 		}
 	}
+	refused := s.full && slices.ContainsFunc(ops, func(op store.Op) bool { return !op.Delete })
+	if refused && s.lose == 0 {
+		return 0, store.ErrFull
+	}
 	b := store.Batch{Revision: s.head + 1}
 	for _, op := range ops {
 		switch _, exists := s.records[op.Key]; {
@@ -150,6 +155,9 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	}
 	if s.lose > 0 {
 		s.lose--
+		if refused {
+			return 0, store.ErrFull
+		}
 		return 0, store.ErrUnavailable
 	}
 	return s.head, nil
@@ -251,6 +259,9 @@ func (s *Store) RaiseEpoch(ctx context.Context, above uint64) (api.Epoch, error)
 	}
 	if s.epoch.Generation > above {
 		return s.epoch, nil
+	}
+	if s.full {
+		return api.Epoch{}, store.ErrFull
 	}
 	nonce, err := newNonce()
 	if err != nil {

@@ -26,6 +26,7 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, storetest.Kit{
 		Open:    func(t *testing.T) store.Store { return open(t) },
 		Compact: func(_ *testing.T, s store.Store, rev uint64) { s.(*memstore.Store).Compact(rev) },
+		Fill:    func(_ *testing.T, s store.Store) { s.(*memstore.Store).SetFull(true) },
 	})
 }
 
@@ -77,6 +78,25 @@ func TestLostAnswerIsAWriteAllTheSame(t *testing.T) {
 	}
 	if _, err := s.Commit(t.Context(), []store.Op{{Key: "b"}}); err != nil {
 		t.Errorf("the next commit: %v", err)
+	}
+}
+
+// The write that meets the quota may happen all the same, as in etcd.
+func TestTheWriteThatFillsTheStoreMayHappen(t *testing.T) {
+	s := open(t)
+	s.SetFull(true)
+	s.LoseAnswers(1)
+	for _, key := range []string{"a", "b"} {
+		if _, err := s.Commit(t.Context(), []store.Op{{Key: key}}); !errors.Is(err, store.ErrFull) {
+			t.Errorf("commit: %v", err)
+		}
+	}
+	if img, err := s.Load(t.Context()); err != nil || len(img.Records) != 1 || img.Records[0].Key != "a" {
+		t.Errorf("%+v, %v", img, err)
+	}
+	s.SetFull(false)
+	if _, err := s.Commit(t.Context(), []store.Op{{Key: "b"}}); err != nil {
+		t.Errorf("with space again: %v", err)
 	}
 }
 

@@ -20,8 +20,17 @@ func (s *Store) SetUnavailable(down bool) {
 	}
 }
 
+// SetFull makes commits with a put, and RaiseEpoch, return store.ErrFull until it is called
+// with false. Reads, watches and commits of deletes only go on.
+func (s *Store) SetFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
 // LoseAnswers makes the next n commits happen and yet return store.ErrUnavailable, as when
-// the connection breaks between a write and its acknowledgement.
+// the connection breaks between a write and its acknowledgement. Of a full store those with
+// a put return store.ErrFull, as etcd does for the write that crosses its quota.
 func (s *Store) LoseAnswers(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -151,6 +151,55 @@ func badCommits(t *testing.T, kit Kit) {
 	}
 }
 
+func fullStore(t *testing.T, kit Kit) {
+	w := open(t, kit)
+	start := w.barrier()
+	r1 := w.commit(put("a", "1"), put("b", "1"), put("c", "1"))
+	f := w.follow(start)
+	kit.Fill(t, w.s)
+	for what, ops := range map[string][]store.Op{
+		"a put":               {put("d", "1")},
+		"a put over a record": {put("a", "2")},
+		"a put and a delete":  {put("d", "1"), del("a")},
+	} {
+		if _, err := w.s.Commit(w.ctx, ops); !errors.Is(err, store.ErrFull) {
+			t.Errorf("%s: %v, want full", what, err)
+		}
+	}
+	if _, err := w.s.Commit(w.ctx, []store.Op{guarded(del("a"), r1+7)}); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("a delete whose guard fails: %v, want a conflict", err)
+	}
+	r2 := w.commit(guarded(del("a"), r1))
+	r3 := w.commit(del("b"), del("missing"))
+	f.reach(t, r3)
+	if got, want := text(w.load().Records), fmt.Sprintf("c=1@%d ", r1); got != want {
+		t.Errorf("loaded %q, want %q", got, want)
+	}
+	if rev := w.barrier(); r2 <= r1 || r3 <= r2 || rev < r3 {
+		t.Errorf("revisions %d, %d, %d, barrier %d", r1, r2, r3, rev)
+	}
+}
+
+func fullStoreReopens(t *testing.T, kit Kit) {
+	if kit.Reopen == nil {
+		t.Skip("this store is not kept")
+	}
+	w := open(t, kit)
+	w.commit(put("a", "1"), put("b", "1"))
+	kit.Fill(t, w.s)
+	before := w.load()
+	again := kit.Reopen(t, w.s)
+	t.Cleanup(func() { _ = again.Close() })
+	w.s = again
+	if after := w.load(); text(after.Records) != text(before.Records) || after.Epoch != before.Epoch {
+		t.Errorf("opened with %q of epoch %q, want %q of %q", text(after.Records), after.Epoch, text(before.Records), before.Epoch)
+	}
+	if _, err := w.s.Commit(w.ctx, []store.Op{put("c", "1")}); !errors.Is(err, store.ErrFull) {
+		t.Errorf("a put: %v, want full still", err)
+	}
+	w.commit(del("a"))
+}
+
 func largestCommit(t *testing.T, kit Kit) {
 	w := open(t, kit)
 	start := w.barrier()

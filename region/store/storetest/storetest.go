@@ -28,6 +28,8 @@ type Kit struct {
 	Reopen func(t *testing.T, s store.Store) store.Store
 	// Compact makes the store forget its history before rev.
 	Compact func(t *testing.T, s store.Store, rev uint64)
+	// Fill leaves the store without space for puts.
+	Fill func(t *testing.T, s store.Store)
 }
 
 // patience bounds every wait of the suite: generous, because it is only used up by failures.
@@ -45,6 +47,8 @@ func Run(t *testing.T, kit Kit) {
 		{"a commit happens whole or not at all (P5)", atomicCommit},
 		{"guards hold", guards},
 		{"bad commits are refused and write nothing", badCommits},
+		{"a full store refuses puts, and goes on with deletes, reads and watches (P10)", fullStore},
+		{"a full store opens again with everything (P11)", fullStoreReopens},
 		{"the largest commit arrives as one batch (P5)", largestCommit},
 		{"one of many concurrent writers wins each round", compareAndSet},
 		{"a watch replays history from any revision, each batch once (P5)", watchReplays},
