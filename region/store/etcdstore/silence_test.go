@@ -24,7 +24,7 @@ type relay struct {
 	target string
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
+	mu     sync.Mutex    // guards what follows, and target
 	thawed chan struct{} // closed while bytes pass
 	conns  []net.Conn
 }
@@ -43,7 +43,10 @@ func startRelay(t *testing.T, endpoint string) *relay {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("unix", r.target)
+			r.mu.Lock()
+			target := r.target
+			r.mu.Unlock()
+			out, err := net.Dial("unix", target)
 			if err != nil {
 				_ = in.Close()
 				continue
@@ -91,6 +94,17 @@ func (r *relay) freeze() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.thawed = make(chan struct{})
+}
+
+// lead makes the relay one to another node: connections break, new ones go there.
+func (r *relay) lead(endpoint string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = strings.TrimPrefix(endpoint, "unix://")
+	for _, c := range r.conns {
+		_ = c.Close()
+	}
+	r.conns = nil
 }
 
 func (r *relay) thaw() {
@@ -178,4 +192,42 @@ func TestSilentStoreIsNoticed(t *testing.T) {
 		t.Errorf("resumed: %v", err)
 	}
 	t.Logf("resumed after %s", time.Since(begun).Round(time.Millisecond))
+}
+
+// P4: when an older copy of the store takes its place under a running watch, the watch says
+// so. A revision below what was seen is no sign of life: the next writes would come under
+// revisions that were told already, and be dropped.
+func TestHistoryThatWentBackEndsARunningWatch(t *testing.T) {
+	now, backup := startNode(t, etcdnode.Config{}), startNode(t, etcdnode.Config{})
+	r := startRelay(t, now.Endpoint())
+	s, err := etcdstore.Open(t.Context(), etcdstore.Config{
+		Endpoints: []string{"unix://" + r.l.Addr().String()}, Region: storetest.Region, RequestTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	backup.open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var last uint64
+	for range 20 {
+		if last, err = s.Commit(ctx, []store.Op{{Key: "a"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := make(chan uint64, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Watch(ctx, last-1, func(b store.Batch) error { seen <- b.Revision; return nil }, nil)
+	}()
+	if rev := <-seen; rev != last {
+		t.Fatalf("told of %d, want %d", rev, last)
+	}
+	r.lead(backup.Endpoint())
+	begun := time.Now()
+	if err := <-ended; !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("the watch ended with %v", err)
+	}
+	t.Logf("noticed after %s", time.Since(begun).Round(time.Millisecond))
 }

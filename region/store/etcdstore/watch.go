@@ -20,7 +20,8 @@ import (
 // a word end it. On every pulse etcd is asked for the watch's progress and for its head.
 // Either its progress comes, or the head is what the watch has seen (etcd tells no progress
 // of a watch that was opened at the head and has nothing to tell), or something is wrong:
-// the connection, etcd, or the watch itself. More pulses than needed: after this process
+// the connection, etcd, or the watch itself. A head below what the watch had seen when it
+// was asked for is another history's: it ends the watch with ErrCompacted. More pulses than needed: after this process
 // was stopped and continued the first one comes before the answers that wait.
 const (
 	pulse      = time.Second
@@ -116,8 +117,9 @@ func (s *Store) follow(ctx, wctx context.Context, w *watch, watcher clientv3.Wat
 	defer tick.Stop()
 	again := time.NewTimer(askAgain)
 	defer again.Stop()
-	heads := make(chan uint64, 1)
-	asking := false // a helper is at work that will send to heads; 0 for no answer
+	type answer struct{ head, seen uint64 } // of the store, 0 for none; of the watch, when it asked
+	heads := make(chan answer, 1)
+	asking := false // a helper is at work that will send to heads
 	silence := 0
 	for {
 		select {
@@ -144,13 +146,20 @@ func (s *Store) follow(ctx, wctx context.Context, w *watch, watcher clientv3.Wat
 			s.askProgress(wctx, watcher)
 			if !asking {
 				asking = true
-				helpers.Go(func() { heads <- s.head(wctx) })
+				seen := w.seen.Load()
+				helpers.Go(func() { heads <- answer{s.head(wctx), seen} })
 			}
-		case head := <-heads:
+		case a := <-heads:
 			asking = false
-			if head > 0 && head <= w.seen.Load() {
+			switch {
+			case a.head == 0:
+			case a.head < a.seen:
+				// The read was linearizable, so this is no member that lags. etcd would stay silent
+				// until it has caught up, and then tell of other writes under revisions already told.
+				return wentBack(a.seen, a.head)
+			case a.head <= w.seen.Load():
 				silence = 0
-				w.tell(head)
+				w.tell(a.head)
 			}
 		case <-wctx.Done():
 			return s.ended(ctx)
@@ -247,9 +256,13 @@ func (s *Store) checkAhead(ctx context.Context, from, created uint64) error {
 		return err
 	}
 	if from > head {
-		return fmt.Errorf("%w: revision %d was asked and the store is at %d, as if restored from a backup", store.ErrCompacted, from, head)
+		return wentBack(from, head)
 	}
 	return nil
+}
+
+func wentBack(seen, head uint64) error {
+	return fmt.Errorf("%w: the store is at revision %d and was at %d, as if restored from a backup", store.ErrCompacted, head, seen)
 }
 
 // ended says why a watch's context or channel has ended.
