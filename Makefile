@@ -29,6 +29,9 @@ BENCHTIME    ?= 1s
 # What `make demo-kill` does to which region, and when.
 DEMO_KILL    ?= --duration 60s --kill eu-west@15s --restore eu-west@35s
 
+# The race detector needs a C compiler; without one the tests run without it, and say so.
+RACE = $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+
 # The compose of the docker client, or the older program of its own.
 COMPOSE = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi) -p nearside -f $(COMPOSE_FILE)
 
@@ -51,14 +54,15 @@ demo-kill: build ## the unattended demo: one region dies at 15 s and comes back 
 ##@ Prove
 
 test: build ## vet, every test with the race detector, then the stories of e2e
+	@[ -n "$(RACE)" ] || echo "no C compiler here: the tests run without the race detector"
 	$(STATIC) go vet work
-	go test -race -timeout $(TEST_TIMEOUT) $(UNIT)
-	NEARSIDE_BINARY=$(BIN) go test -race -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+	go test $(RACE) -timeout $(TEST_TIMEOUT) $(UNIT)
+	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
 check: fmt-check lint standalone test ## exactly what CI runs: format, staticcheck, standalone builds, test
 
 e2e: build ## the stories of e2e alone, with what they say and measure
-	NEARSIDE_BINARY=$(BIN) go test -race -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+	NEARSIDE_BINARY=$(BIN) go test $(RACE) -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
 e2e-compose: ## kill a region of the compose file and watch the others (needs a docker engine)
 	@if docker info >/dev/null 2>&1; then $(MAKE) image IMAGE=nearside:e2e; fi
