@@ -15,9 +15,11 @@ import (
 const (
 	probeInterval = 2 * time.Second
 	probeTimeout  = 2 * time.Second
-	// fullFor is how long one refused write counts as "full": the store tells no more
-	// than that, and only another write can show that there is space again.
-	fullFor = 30 * time.Second
+	// spaceInterval is how often a store that was full is asked for space: often enough for
+	// /readyz, and rarely enough that what etcd logs of each refusal is nothing.
+	spaceInterval = 10 * time.Second
+	// spaceKey is the record that asks; the catalogue does not look at it.
+	spaceKey = "probe/space"
 )
 
 // health is what is known of the store, from every call made to it.
@@ -26,7 +28,9 @@ type health struct {
 	cause    string    // "" = it answers
 	since    time.Time // of cause
 	lastGood time.Time
-	fullAt   time.Time
+	// fullSince is when the first put was refused for lack of space; zero while there is
+	// some. Only a put that is taken shows that there is space again.
+	fullSince time.Time
 }
 
 // note takes the outcome of a call. A refusal is an answer: the store is there.
@@ -35,9 +39,8 @@ func (h *health) note(err error, log *slog.Logger) {
 	case err == nil, errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrCompacted):
 		h.worked(log)
 	case errors.Is(err, store.ErrFull):
-		h.mu.Lock()
-		h.fullAt = time.Now()
-		h.mu.Unlock()
+		h.worked(log)
+		h.filled(log)
 	default:
 		h.failed(err)
 	}
@@ -62,10 +65,29 @@ func (h *health) worked(log *slog.Logger) {
 	}
 }
 
-func (h *health) wrote() {
+func (h *health) filled(log *slog.Logger) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.fullAt = time.Time{}
+	if h.fullSince.IsZero() {
+		h.fullSince = time.Now()
+		log.Error("the store is full: registrations and changes are refused; reads, heartbeats, deregistrations and evictions go on")
+	}
+}
+
+// hasSpace notes that a put was taken.
+func (h *health) hasSpace(log *slog.Logger) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.fullSince.IsZero() {
+		log.Info("the store has space again", "full_for", time.Since(h.fullSince).Round(time.Millisecond).String())
+		h.fullSince = time.Time{}
+	}
+}
+
+func (h *health) full() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.fullSince.IsZero()
 }
 
 // trouble returns "" or what is wrong with the store and since when.
@@ -75,8 +97,8 @@ func (h *health) trouble() string {
 	switch {
 	case h.cause != "":
 		return fmt.Sprintf("%s (since %s)", h.cause, h.since.UTC().Format(time.RFC3339))
-	case !h.fullAt.IsZero() && time.Since(h.fullAt) < fullFor:
-		return fmt.Sprintf("%s (a write was refused at %s)", store.ErrFull, h.fullAt.UTC().Format(time.RFC3339))
+	case !h.fullSince.IsZero():
+		return fmt.Sprintf("%s (since %s)", store.ErrFull, h.fullSince.UTC().Format(time.RFC3339))
 	}
 	return ""
 }
@@ -92,14 +114,22 @@ func (h *health) age() time.Duration {
 }
 
 // probeLoop asks the store now and then whether it is there: a store that lost its quorum
-// may break no connection, and nobody may be writing.
+// may break no connection, and nobody may be writing. Of a store that was full it also
+// asks whether it has space again.
 func (r *Registry) probeLoop(ctx context.Context) error {
 	t := time.NewTicker(probeInterval)
 	defer t.Stop()
+	space := time.NewTicker(spaceInterval)
+	defer space.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-space.C:
+			if r.health.full() {
+				r.probeSpace(ctx)
+			}
+			continue
 		case <-t.C:
 		}
 		pctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -108,6 +138,21 @@ func (r *Registry) probeLoop(ctx context.Context) error {
 		if ctx.Err() == nil {
 			r.health.note(err, r.log)
 		}
+	}
+}
+
+// probeSpace tries a put of always the same key, and takes it away again, so that nothing
+// grows by it. What it finds, commit notes.
+func (r *Registry) probeSpace(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	revision, err := r.commit(ctx, []store.Op{{Key: spaceKey}})
+	if err == nil {
+		// One that stays is taken away by the next probe, or overwritten by it.
+		_, err = r.commit(ctx, []store.Op{{Delete: true, Key: spaceKey, Guarded: true, If: revision}})
+	}
+	if err != nil {
+		r.log.Debug("asked the store for space", "cause", err)
 	}
 }
 
@@ -154,7 +199,11 @@ func (r *Registry) needLoaded() error {
 func (r *Registry) storeError(err error) error {
 	switch {
 	case errors.Is(err, store.ErrFull):
-		return &api.Error{Code: api.CodeStorageFull, Detail: "the region's store is full", Remedy: "free space; reads and heartbeats go on"}
+		return &api.Error{
+			Code: api.CodeStorageFull, Detail: "the region's store is full; the write may have happened or not",
+			Remedy: "deregister what is not needed, have the store compacted and defragmented, and send it again: it is safe to repeat. " +
+				"Reads, heartbeats and deregistrations go on",
+		}
 	case errors.Is(err, store.ErrTooLarge):
 		return &api.Error{Code: api.CodeBodyTooLarge, Detail: "the record is too large to store", Remedy: "send less metadata"}
 	case errors.Is(err, store.ErrClosed):

@@ -245,10 +245,12 @@ func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error {
 	if err := r.needLoaded(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeDeadline)
+	wctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
-	epoch, err := r.cfg.Store.RaiseEpoch(ctx, above)
-	r.health.note(err, r.log)
+	epoch, err := r.cfg.Store.RaiseEpoch(wctx, above)
+	if ctx.Err() == nil { // a caller that hung up says nothing of the store
+		r.health.note(err, r.log)
+	}
 	if err != nil {
 		return r.storeError(err)
 	}

@@ -37,13 +37,34 @@ func checkService(ns api.Namespace, service api.ServiceName) error {
 }
 
 // commit writes to the store within writeDeadline and notes how that went. Errors are the
-// store's own.
+// store's own. Deletes that a full store refuses for what is told beside them happen
+// without it: what leaves must be able to leave, and watchers are told CauseUnknown.
 func (r *Registry) commit(ctx context.Context, ops []store.Op) (uint64, error) {
+	revision, err := r.commitOnce(ctx, ops)
+	if errors.Is(err, store.ErrFull) {
+		if deletes := deletesOf(ops); len(deletes) > 0 {
+			return r.commitOnce(ctx, deletes)
+		}
+	}
+	return revision, err
+}
+
+func deletesOf(ops []store.Op) []store.Op {
+	var out []store.Op
+	for _, op := range ops {
+		if op.Delete {
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
+func (r *Registry) commitOnce(ctx context.Context, ops []store.Op) (uint64, error) {
 	wctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
 	revision, err := r.cfg.Store.Commit(wctx, ops)
-	if err == nil {
-		r.health.wrote()
+	if err == nil && len(deletesOf(ops)) < len(ops) {
+		r.health.hasSpace(r.log)
 	}
 	if ctx.Err() == nil { // a caller that hung up says nothing of the store
 		r.health.note(err, r.log)
@@ -96,7 +117,7 @@ func (r *Registry) behind(err error) error {
 }
 
 // Register stores an instance, or refreshes it: the same content again costs no write and
-// counts as a heartbeat. created tells that the id was not registered. A lower incarnation
+// is a heartbeat, and so is any other that is acknowledged. created tells that the id was not registered. A lower incarnation
 // than the stored one is refused (P9); a higher one starts the instance anew. Once it
 // returned without an error, the instance is kept until it deregisters or sends no
 // heartbeat for its TTL (P1), and reads on this node show it.
@@ -115,9 +136,10 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 		}
 		next = r.merge(cur, key, reg)
 		created = cur == nil
-		// A heartbeat refused here means that an eviction is decided, perhaps on its way to
-		// the store: only a newer record stops it.
-		if cur != nil && unchanged(cur, &next) && r.heard(key) {
+		// A sign of life, whatever it says: the store's watch cannot tell a status that the
+		// instance reports from one that an operator sets. Refused here means that an
+		// eviction is decided, perhaps on its way to the store: only a newer record stops it.
+		if cur != nil && r.heard(key) && unchanged(cur, &next) {
 			next = *cur
 			return nil, nil
 		}
@@ -135,6 +157,7 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 		return next, false, nil
 	}
 	next.Revision = revision
+	r.heard(key) // the TTL runs from the acknowledgement
 	if created {
 		r.counts.created.Add(1)
 	} else {
@@ -207,22 +230,29 @@ func (r *Registry) Heartbeat(ctx context.Context, key api.InstanceKey, incarnati
 
 // Deregister removes an instance. An incarnation of 0 is not compared; a lower one than
 // the stored one is refused, so that a late goodbye of an older process cannot remove the
-// new one (P9). Removing what is not there is CodeInstanceNotFound.
+// new one (P9). Removing what is not there is CodeInstanceNotFound; what was there and is
+// gone by the time of the write is removed.
 func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error {
 	if err := r.begin(ctx, VerbRegister, &key); err != nil {
 		return err
 	}
-	_, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
+	tried := false
+	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		in := snap.Instance(key)
 		switch {
+		case in == nil && tried:
+			// By this call, when a full store took the first commit and refused it all the same,
+			// or by another one at the same time.
+			return nil, nil
 		case in == nil:
 			return nil, notFound(key)
 		case incarnation != 0 && incarnation < in.Incarnation:
 			return nil, stale(in)
 		}
+		tried = true
 		return departureOps(api.CauseDeregister, []liveness.Member{member(in)})
 	})
-	if err != nil {
+	if err != nil || h == nil {
 		return err
 	}
 	r.counts.deregistered.Add(1)

@@ -423,3 +423,29 @@ func TestBrokenRecordIsHealed(t *testing.T) {
 		b.register("orders", "a")
 	})
 }
+
+// P1: an instance that speaks only by registering, and says nothing but another status, is
+// alive; also when the status it had was an operator's.
+func TestARegistrationThatChangesOnlyTheStatusIsASignOfLife(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.registerMany("users", 10)
+		b.register("orders", "a")
+		for i := range 20 {
+			b.beat(4*time.Second, "users", 0, 10)
+			if _, err := b.SetStatus(t.Context(), ikey("orders", "a"), api.StatusChange{Status: api.StatusCritical, Note: "by hand"}); err != nil {
+				t.Fatal(err)
+			}
+			if in := b.register("orders", "a"); in.Status != api.StatusPassing {
+				t.Fatalf("%+v", in)
+			}
+			if got := b.listed("orders"); got != "a" {
+				t.Fatalf("after %d registrations: listed %q", i+1, got)
+			}
+		}
+		b.beat(testTTL+2*time.Second, "users", 0, 10)
+		if got := b.listed("orders"); got != "unknown" {
+			t.Errorf("silent for longer than its ttl: listed %q", got)
+		}
+	})
+}
