@@ -305,3 +305,22 @@ func TestWatchTellsChanges(t *testing.T) {
 		}
 	})
 }
+
+// A quiet watch lives on its bookmarks: it is not cut and made anew.
+func TestAQuietWatchIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "us")
+		us := w.regions["us"]
+		us.put("orders", "a", "a:80", nil)
+		c := w.client("us", nil)
+		if _, err := c.Pick(t.Context(), "orders"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		us.mu.Lock()
+		defer us.mu.Unlock()
+		if len(us.from) != 1 {
+			t.Errorf("%d watches in two quiet minutes", len(us.from))
+		}
+	})
+}
