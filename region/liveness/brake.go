@@ -96,14 +96,17 @@ func (l *Ledger) scan(now time.Duration) {
 	l.due = next
 }
 
-// registered is the size that Share is taken of: at the start of the window or now,
-// whichever is larger, so that evictions do not shrink their own budget.
+// registered is the size that Share is taken of: those here now and those evicted in the
+// window, so that evictions do not shrink their own budget. Who deregistered is not counted:
+// after a mass deregistration the few that stay have no larger share to lose. Never more than
+// were here at once, at the start of the window or now: an eviction whose instance came back,
+// or was replaced, must not count twice.
 func (l *Ledger) registered() int {
-	n := l.Len()
+	most := l.Len()
 	if len(l.samples) > 0 {
-		n = max(n, l.samples[0].n)
+		most = max(most, l.samples[0].n)
 	}
-	return n
+	return min(l.Len()+len(l.evictions), most)
 }
 
 // allowed is how many evictions one window may see. One is always allowed, else a region of

@@ -149,6 +149,9 @@ func (l *Ledger) Put(now time.Duration, m Member, heard bool) {
 		e.deadline = 0 // a shorter TTL counts at once
 		heard = true
 	}
+	if e.Revision != m.Revision && l.overdue[m.Key] != nil {
+		l.changed = true // the overlay names the revision
+	}
 	e.Member = m
 	if heard {
 		l.heard(now, e)
