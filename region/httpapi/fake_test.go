@@ -39,6 +39,7 @@ type fake struct {
 
 	ready   bool
 	failure error                                                                              // when set, every call returns it
+	onGet   func()                                                                             // runs between a Get's read and its return
 	onWatch func(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error // nil = one synced, then wait
 }
 
@@ -59,6 +60,10 @@ func (f *fake) note(ctx context.Context, q any) error {
 func (f *fake) Stamp() registry.Stamp {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.stamp()
+}
+
+func (f *fake) stamp() registry.Stamp {
 	return registry.Stamp{
 		Version: api.Version{Region: "us-east", Epoch: testEpoch, Revision: f.revision},
 		Source:  api.SourceMemory, Region: "us-east", Age: 7 * time.Millisecond,
@@ -101,13 +106,21 @@ func (f *fake) find(key api.InstanceKey, incarnation uint64) (api.Instance, erro
 	return i, nil
 }
 
-func (f *fake) Get(ctx context.Context, key api.InstanceKey, o registry.ReadOptions) (api.Instance, error) {
+func (f *fake) Get(ctx context.Context, key api.InstanceKey, o registry.ReadOptions) (api.Instance, registry.Stamp, error) {
 	if err := f.note(ctx, o); err != nil {
-		return api.Instance{}, err
+		return api.Instance{}, registry.Stamp{}, err
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.find(key, 0)
+	i, err := f.find(key, 0)
+	st := f.stamp()
+	f.mu.Unlock()
+	if o.Strong {
+		st.Source = api.SourceStore
+	}
+	if f.onGet != nil {
+		f.onGet()
+	}
+	return i, st, err
 }
 
 func (f *fake) Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error {

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
@@ -175,6 +177,26 @@ func TestStampSaysWhoseDataItIs(t *testing.T) {
 		if hd.Get(api.HeaderEpoch) != testEpoch.String() || hd.Get(api.HeaderRevision) != "42" || hd.Get(api.HeaderAgeMS) != "7" {
 			t.Errorf("%s: %v", target, hd)
 		}
+	}
+}
+
+// P4: an answer is stamped with the version it was read at. A change that comes between the
+// read and the answer belongs to the next one, or a client would take the old instance for
+// the newer and keep it.
+func TestGetIsStampedWithWhatItRead(t *testing.T) {
+	f := newFake()
+	h, _ := testDoor(t, f, nil)
+	was := f.Stamp().Version.Revision
+	f.onGet = func() {
+		_, err := f.SetStatus(context.Background(), api.InstanceKey{Namespace: "default", Service: "orders", ID: "orders-1"},
+			api.StatusChange{Status: api.StatusCritical})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	w := raw{"GET", inst, "", ""}.do(t, h)
+	if got := w.Header().Get(api.HeaderRevision); got != fmt.Sprint(was) || !strings.Contains(w.Body.String(), `"status":"passing"`) {
+		t.Errorf("stamped %s, read at %d: %s", got, was, w.Body)
 	}
 }
 

@@ -24,7 +24,7 @@ type Registry interface {
 	Stamp() registry.Stamp
 
 	Register(ctx context.Context, key api.InstanceKey, reg api.Registration) (inst api.Instance, created bool, err error)
-	Get(ctx context.Context, key api.InstanceKey, o registry.ReadOptions) (api.Instance, error)
+	Get(ctx context.Context, key api.InstanceKey, o registry.ReadOptions) (api.Instance, registry.Stamp, error)
 	Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error
 	Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error)
 	SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error)

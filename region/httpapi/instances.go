@@ -33,13 +33,9 @@ func (d *door) get(ctx context.Context, r *request) (answer, error) {
 	if r.err != nil {
 		return answer{}, r.err
 	}
-	inst, err := d.Registry.Get(ctx, key, o)
+	inst, st, err := d.Registry.Get(ctx, key, o)
 	if err != nil {
 		return answer{}, err
-	}
-	st := d.Registry.Stamp()
-	if o.Strong {
-		st.Source = api.SourceStore
 	}
 	return answer{body: &inst, stamp: st}, nil
 }

@@ -20,11 +20,11 @@ func TestSilenceEndsALife(t *testing.T) {
 		s := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}})
 		s.next()
 		b.beat(testTTL, "orders", 1, 20)
-		if _, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{}); err != nil {
+		if _, _, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{}); err != nil {
 			t.Errorf("gone before its time: %v", err)
 		}
 		b.beat(2*time.Second, "orders", 1, 20)
-		_, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{})
+		_, _, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{})
 		b.wantCode(err, api.CodeInstanceNotFound)
 		_, err = b.Heartbeat(t.Context(), ikey("orders", "i0"), 0)
 		b.wantCode(err, api.CodeInstanceNotFound)
@@ -216,7 +216,7 @@ func TestRegisteringBeatsThePendingDelete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{Strong: true})
+		got, _, err := b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{Strong: true})
 		if err != nil || got.Revision != in.Revision {
 			t.Errorf("right after: %+v %v (created %v)", got, err, created)
 		}

@@ -54,23 +54,24 @@ func (r *Registry) stamp(snap *catalog.Snapshot, source string) Stamp {
 	return Stamp{Version: snap.Version(), Age: r.health.age(), Source: source, Region: r.cfg.Region}
 }
 
-// Get returns one instance of this region.
-func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) (api.Instance, error) {
+// Get returns one instance of this region, and where the catalogue stood that it was read
+// from.
+func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) (api.Instance, Stamp, error) {
 	if err := r.begin(ctx, VerbRead, &key); err != nil {
-		return api.Instance{}, err
+		return api.Instance{}, Stamp{}, err
 	}
-	snap, _, err := r.fresh(ctx, o)
+	snap, source, err := r.fresh(ctx, o)
 	if err != nil {
-		return api.Instance{}, err
+		return api.Instance{}, Stamp{}, err
 	}
 	overlay := r.overlay.Load()
 	in := snap.Instance(key)
 	if in == nil || overlay.Hidden(key, in.Revision) {
-		return api.Instance{}, notFound(key)
+		return api.Instance{}, Stamp{}, notFound(key)
 	}
 	out := *in
 	out.Overdue = overlay.Overdue(key, in.Revision)
-	return out, nil
+	return out, r.stamp(snap, source), nil
 }
 
 // ListServices returns the services of a namespace that any region has, by name, with

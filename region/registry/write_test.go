@@ -25,9 +25,13 @@ func TestRegisterAndRefresh(t *testing.T) {
 			t.Fatalf("%+v %v %v", in, created, err)
 		}
 		for _, o := range []ReadOptions{{}, {Strong: true}, {MinRevision: in.Revision}} {
-			got, err := b.Get(t.Context(), ikey("orders", "a"), o)
+			got, st, err := b.Get(t.Context(), ikey("orders", "a"), o)
 			if err != nil || got.Revision != in.Revision {
 				t.Errorf("get %+v: %+v %v", o, got, err)
+			}
+			source := map[bool]string{false: api.SourceMemory, true: api.SourceStore}[o.Strong]
+			if st.Version != b.Stamp().Version || st.Source != source || st.Region != "eu-west" {
+				t.Errorf("get %+v: stamp %+v", o, st)
 			}
 		}
 		before := b.Stamp().Version
@@ -155,7 +159,7 @@ func TestStatus(t *testing.T) {
 			set(api.StatusWarning, time.Now().String())
 		}
 		pass(3 * time.Second)
-		_, err = b.Get(t.Context(), k, ReadOptions{})
+		_, _, err = b.Get(t.Context(), k, ReadOptions{})
 		b.wantCode(err, api.CodeInstanceNotFound)
 	})
 }
@@ -180,9 +184,9 @@ func TestStoreAway(t *testing.T) {
 		began := time.Now()
 		_, _, err := b.Register(t.Context(), ikey("orders", "new"), reg())
 		b.wantCode(err, api.CodeUnavailable)
-		_, err = b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{Strong: true})
+		_, _, err = b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{Strong: true})
 		b.wantCode(err, api.CodeUnavailable)
-		_, err = b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{MinRevision: 9999})
+		_, _, err = b.Get(t.Context(), ikey("orders", "i0"), ReadOptions{MinRevision: 9999})
 		b.wantCode(err, api.CodeRevisionNotReached)
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("refusing took %s", took)
@@ -266,7 +270,7 @@ func TestConcurrentWritersOfOneInstance(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	in, err := b.Get(t.Context(), ikey("orders", "a"), ReadOptions{Strong: true})
+	in, _, err := b.Get(t.Context(), ikey("orders", "a"), ReadOptions{Strong: true})
 	if err != nil || in.Incarnation != 24 || in.Port != 8023 {
 		t.Errorf("%+v %v", in, err)
 	}
@@ -377,7 +381,7 @@ func TestEveryUseCaseAuthorizes(t *testing.T) {
 			}
 			_, _, err := b.Register(ctx, k, reg())
 			check("Register", err)
-			_, err = b.Get(ctx, k, ReadOptions{})
+			_, _, err = b.Get(ctx, k, ReadOptions{})
 			check("Get", err)
 			_, err = b.Heartbeat(ctx, k, 0)
 			check("Heartbeat", err)
@@ -418,7 +422,7 @@ func TestBrokenRecordIsHealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		_, err := b.Get(t.Context(), k, ReadOptions{})
+		_, _, err := b.Get(t.Context(), k, ReadOptions{})
 		b.wantCode(err, api.CodeInstanceNotFound)
 		b.register("orders", "a")
 	})
