@@ -263,31 +263,38 @@ func TestHistory(t *testing.T) {
 		return catalog.Change{Revision: rev, Op: api.OpPut, Instance: &in}
 	}
 	h := catalog.NewHistory(4, 10)
-	if _, ok := h.Since(9); ok {
+	since := func(revision uint64) ([]catalog.Change, bool) {
+		c, upTo, ok := h.Since(revision, nil)
+		if ok && upTo != h.Last() {
+			t.Errorf("since %d: up to %d, want %d", revision, upTo, h.Last())
+		}
+		return c, ok
+	}
+	if _, ok := since(9); ok {
 		t.Error("knows what happened before it began")
 	}
-	if c, ok := h.Since(10); !ok || len(c) != 0 {
+	if c, ok := since(10); !ok || len(c) != 0 {
 		t.Error("does not know that nothing happened")
 	}
 	h.Append(11, []catalog.Change{change(11, "b"), change(11, "a")})
 	h.Append(12, nil)
 	h.Append(13, []catalog.Change{change(13, "a")})
-	if c, ok := h.Since(10); !ok || len(c) != 3 {
+	if c, ok := since(10); !ok || len(c) != 3 {
 		t.Errorf("since 10: %v %v", c, ok)
 	}
 	if keys, ok := h.KeysSince(10); !ok || len(keys) != 2 || keys[0].Service != "a" {
 		t.Errorf("keys %v %v", keys, ok)
 	}
-	if _, ok := h.Since(14); ok {
+	if _, ok := since(14); ok {
 		t.Error("knows the future")
 	}
 	h.Append(13, []catalog.Change{change(13, "z")}) // replay
 	// Two more need room: revision 11 leaves whole, both of its changes (P5).
 	h.Append(14, []catalog.Change{change(14, "a"), change(14, "b")})
-	if _, ok := h.Since(10); ok || h.Floor() != 11 || h.Last() != 14 {
+	if _, ok := since(10); ok || h.Floor() != 11 || h.Last() != 14 {
 		t.Errorf("floor %d last %d", h.Floor(), h.Last())
 	}
-	if c, ok := h.Since(11); !ok || len(c) != 3 || c[0].Revision != 13 {
+	if c, ok := since(11); !ok || len(c) != 3 || c[0].Revision != 13 {
 		t.Errorf("since 11: %v %v", c, ok)
 	}
 	big := make([]catalog.Change, 5)
@@ -295,11 +302,62 @@ func TestHistory(t *testing.T) {
 		big[i] = change(15, "a")
 	}
 	h.Append(15, big)
-	if _, ok := h.Since(14); ok {
+	if _, ok := since(14); ok {
 		t.Error("replays a revision that does not fit")
 	}
-	if c, ok := h.Since(15); !ok || len(c) != 0 {
+	if c, ok := since(15); !ok || len(c) != 0 {
 		t.Error("lost its place")
+	}
+}
+
+// P5, P8: a reader gets history page by page, each of whole revisions, filtered, and the
+// pages together are what one piece would be.
+func TestHistoryComesInPagesOfWholeRevisions(t *testing.T) {
+	const page, most = 256, 300
+	rng := rand.New(rand.NewPCG(1, 2))
+	h := catalog.NewHistory(10_000, 10)
+	var all []catalog.Change
+	for revision := uint64(11); len(all) < 6000; revision++ {
+		n := rng.IntN(6)
+		switch rng.IntN(40) {
+		case 0:
+			n = most
+		case 1:
+			n = page
+		}
+		var changes []catalog.Change
+		for i := range n {
+			in := instance(fmt.Sprintf("s%d", rng.IntN(10)), fmt.Sprintf("i%d", i))
+			changes = append(changes, catalog.Change{Revision: revision, Op: api.OpPut, Instance: &in})
+		}
+		h.Append(revision, changes)
+		all = append(all, changes...)
+	}
+	for name, want := range map[string]func(*catalog.Change) bool{
+		"all": nil, "one": func(c *catalog.Change) bool { return c.Instance.Service == "s3" }, "none": func(*catalog.Change) bool { return false },
+	} {
+		var got []catalog.Change
+		for at := uint64(10); at < h.Last(); {
+			changes, upTo, ok := h.Since(at, want)
+			if !ok || upTo <= at || len(changes) > page+most {
+				t.Fatalf("%s: since %d: %d changes up to %d, %v", name, at, len(changes), upTo, ok)
+			}
+			for _, c := range changes {
+				if c.Revision <= at || c.Revision > upTo {
+					t.Fatalf("%s: the page after %d up to %d has a change of %d", name, at, upTo, c.Revision)
+				}
+			}
+			got, at = append(got, changes...), upTo
+		}
+		var wanted []catalog.Change
+		for _, c := range all {
+			if want == nil || want(&c) {
+				wanted = append(wanted, c)
+			}
+		}
+		if !slices.Equal(got, wanted) {
+			t.Errorf("%s: %d changes in pages, want %d", name, len(got), len(wanted))
+		}
 	}
 }
 

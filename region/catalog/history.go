@@ -73,31 +73,43 @@ func (h *History) Floor() uint64 { return h.floor }
 // Last returns the newest revision known.
 func (h *History) Last() uint64 { return h.last }
 
-// Since returns a copy of every change after revision, in order. ok is false when some of
-// them are forgotten, or when revision is not reached yet.
-func (h *History) Since(revision uint64) (changes []Change, ok bool) {
+// page is how many changes Since looks at in one call, more only when one revision has
+// more: a bound on what each reader holds, and on how long it keeps the others out.
+const page = 256
+
+// Since looks at the next changes after revision, whole revisions at a time, and returns
+// copies of those that want accepts (nil accepts all), in order. upTo is the revision up to
+// which it looked: call again with it until it is Last. ok is false when some of the changes
+// after revision are forgotten, or when revision is not reached yet.
+func (h *History) Since(revision uint64, want func(*Change) bool) (changes []Change, upTo uint64, ok bool) {
 	if revision < h.floor || revision > h.last {
-		return nil, false
+		return nil, 0, false
 	}
-	from := sort.Search(h.size, func(i int) bool { return h.at(i).Revision > revision })
-	if from == h.size {
-		return nil, true
-	}
-	changes = make([]Change, 0, h.size-from)
+	from := h.after(revision)
 	for i := from; i < h.size; i++ {
-		changes = append(changes, *h.at(i))
+		c := h.at(i)
+		if i-from >= page && c.Revision != h.at(i-1).Revision {
+			return changes, h.at(i - 1).Revision, true
+		}
+		if want == nil || want(c) {
+			changes = append(changes, *c)
+		}
 	}
-	return changes, true
+	return changes, h.last, true
+}
+
+// after returns the place of the first change after revision.
+func (h *History) after(revision uint64) int {
+	return sort.Search(h.size, func(i int) bool { return h.at(i).Revision > revision })
 }
 
 // KeysSince returns the services that changed after revision, sorted; ok as for Since.
 func (h *History) KeysSince(revision uint64) (keys []api.ServiceKey, ok bool) {
-	changes, ok := h.Since(revision)
-	if !ok {
+	if revision < h.floor || revision > h.last {
 		return nil, false
 	}
-	for i := range changes {
-		keys = append(keys, changes[i].Key())
+	for i := h.after(revision); i < h.size; i++ {
+		keys = append(keys, h.at(i).Key())
 	}
 	slices.SortFunc(keys, CompareKeys)
 	return slices.Compact(keys), true

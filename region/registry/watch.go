@@ -132,7 +132,7 @@ func (w *watch) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	_, _, why := w.r.since(from)
+	_, _, why := w.r.since(from, func(*catalog.Change) bool { return false })
 	if why != "" {
 		return w.relist(why)
 	}
@@ -194,22 +194,19 @@ func (w *watch) mark(kind api.FrameKind) error {
 	return w.send(f)
 }
 
-// catchUp sends every change since the last one sent.
+// catchUp sends every change since the last one sent. It holds one page of them at a time:
+// a reader that takes hours over it costs no more than that, and is told by a reset when the
+// rest was forgotten meanwhile.
 func (w *watch) catchUp() error {
 	for {
-		changes, upTo, why := w.r.since(w.at)
+		mine, upTo, why := w.r.since(w.at, func(c *catalog.Change) bool { return w.wants(c.Key()) })
 		if why != "" {
 			if err := w.relist(why); err != nil {
 				return err
 			}
 			continue
 		}
-		mine := changes[:0]
-		for _, c := range changes {
-			if w.wants(c.Key()) {
-				mine = append(mine, c)
-			}
-		}
+		done := upTo == w.at
 		for i := range mine {
 			c := &mine[i]
 			w.at.Revision = c.Revision
@@ -220,7 +217,6 @@ func (w *watch) catchUp() error {
 				return err
 			}
 		}
-		done := len(changes) == 0
 		w.at = upTo
 		if done {
 			return nil
@@ -247,9 +243,10 @@ func (w *watch) farChanges() error {
 	})
 }
 
-// since returns the changes after v and the version that they lead to; the caller owns
-// the slice. why is not empty when v cannot be resumed from.
-func (r *Registry) since(v api.Version) (changes []catalog.Change, upTo api.Version, why string) {
+// since returns the next changes after v that are wanted, and the version that they lead
+// to; that is v itself when there is nothing after it. The caller owns the slice. why is not
+// empty when v cannot be resumed from.
+func (r *Registry) since(v api.Version, want func(*catalog.Change) bool) (changes []catalog.Change, upTo api.Version, why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	head := r.head.Load().snap.Version()
@@ -261,9 +258,13 @@ func (r *Registry) since(v api.Version) (changes []catalog.Change, upTo api.Vers
 	case v.Revision >= head.Revision:
 		return nil, v, ""
 	}
-	changes, ok := r.history.Since(v.Revision)
+	changes, revision, ok := r.history.Since(v.Revision, want)
 	if !ok {
 		return nil, head, fmt.Sprintf("the changes after revision %d are no longer remembered", v.Revision)
 	}
-	return changes, head, ""
+	upTo = head
+	if revision < r.history.Last() {
+		upTo.Revision = revision
+	}
+	return changes, upTo, ""
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -182,6 +183,46 @@ func TestSlowReader(t *testing.T) {
 		if got != "put:register i00, reset, "+strings.Join(items, ", ")+", synced" {
 			t.Errorf("slow: %q", got)
 		}
+	})
+}
+
+// P5, P8: a slow watch holds one page of changes, not a copy of all that it has yet to send;
+// what was forgotten meanwhile is announced by a reset.
+func TestSlowWatchHoldsLittle(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		from := b.Stamp().Version
+		b.registerMany("orders", 2000)
+		b.registerMany("users", 10)
+		gate := make(chan struct{})
+		s := b.watch(WatchQuery{From: from})
+		if got := strings.Count(s.next(), "put:register"); got != 2010 {
+			t.Errorf("a fast one got %d changes", got)
+		}
+		slow := &stream{t: t, gate: gate}
+		ctx, cancel := context.WithCancel(t.Context())
+		end := make(chan error, 1)
+		go func() { end <- b.Watch(ctx, WatchQuery{From: from}, slow.take) }()
+		few := &stream{t: t}
+		go func() {
+			end <- b.Watch(ctx, WatchQuery{From: from, Services: []api.ServiceName{"users"}}, few.take)
+		}()
+		if got := few.next(); !strings.HasPrefix(got, "synced, put:register i0, ") || strings.Count(got, "put") != 10 {
+			t.Errorf("a watch of one service got %q", got)
+		}
+		gate <- struct{}{} // synced
+		synctest.Wait()    // it has read its first page and waits with the first change of it
+		b.mu.Lock()
+		b.history = catalog.NewHistory(8, b.head.Load().snap.Version().Revision)
+		b.mu.Unlock()
+		close(gate)
+		before, after, reset := strings.Cut(slow.next(), ", reset, ")
+		if got := strings.Count(before, "put:register"); got == 0 || got > 256 || !reset || strings.Count(after, "item") != 2010 {
+			t.Errorf("%d changes, then reset %v with %d items", got, reset, strings.Count(after, "item"))
+		}
+		cancel()
+		<-end
+		<-end
 	})
 }
 
