@@ -24,10 +24,13 @@ type farKey struct {
 	key    api.ServiceKey
 }
 
-// farMark is what was last told: the row's place in its origin's history.
+// farMark is what was last told: the row's place in its origin's history, and the row. A
+// row may change without a new revision: what the federation held back during an outage
+// shows when that ends. Its pointer is another one then, and the same while it is unchanged.
 type farMark struct {
 	epoch    api.Epoch
 	revision uint64
+	summary  *api.Summary
 	origin   api.Origin
 }
 
@@ -63,8 +66,8 @@ func (f *far) diff(tell func(api.Frame) error) error {
 	keys := slices.SortedFunc(maps.Keys(now), compareFar)
 	for _, k := range keys {
 		rep := now[k]
-		mark := farMark{epoch: rep.Origin.Epoch, revision: rep.Summary.Revision, origin: rep.Origin}
-		if old, ok := f.told[k]; ok && old.epoch == mark.epoch && old.revision == mark.revision {
+		mark := farMark{epoch: rep.Origin.Epoch, revision: rep.Summary.Revision, summary: rep.Summary, origin: rep.Origin}
+		if old, ok := f.told[k]; ok && old.epoch == mark.epoch && old.revision == mark.revision && old.summary == mark.summary {
 			continue
 		}
 		if err := tell(f.frame(k.key, &mark.origin, rep.Summary)); err != nil {

@@ -361,3 +361,24 @@ func TestWatchFar(t *testing.T) {
 		}
 	})
 }
+
+// P3: what another region has is told again when it changes without a new revision, as when
+// the federation stops holding instances of a region that was cut off. What stays the same
+// is not repeated.
+func TestWatchTellsAFarRowThatChangedUnderItsRevision(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b, f := federated(t)
+		f.set("us-east", "orders", 7, "u1", "u2")
+		f.set("us-east", "payments", 8, "p1")
+		s := b.watch(WatchQuery{Far: true})
+		s.next()
+		f.set("us-east", "orders", 7, "u1")
+		if got := s.next(); got != "replica us-east/orders 7" {
+			t.Errorf("told %q", got)
+		}
+		f.set("ap-south", "users", 1, "a1")
+		if got := s.next(); got != "replica ap-south/users 1" {
+			t.Errorf("told %q", got)
+		}
+	})
+}
