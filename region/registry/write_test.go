@@ -343,7 +343,7 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	target <- end.Revision
-	end, _, err = b.Register(ctx, ikey("orders", "end-2"), last)
+	end, _, err = b.Register(t.Context(), ikey("orders", "end-2"), last)
 	if err != nil {
 		t.Fatal(err)
 	}
