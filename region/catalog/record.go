@@ -46,6 +46,16 @@ func parseDepartureKey(key string) (api.ServiceKey, error) {
 	return api.ServiceKey{Namespace: api.Namespace(ns), Service: api.ServiceName(service)}, nil
 }
 
+// DepartedService returns the service whose departure record has this key; false for every
+// other key.
+func DepartedService(key string) (api.ServiceKey, bool) {
+	if !strings.HasPrefix(key, departurePrefix) {
+		return api.ServiceKey{}, false
+	}
+	k, err := parseDepartureKey(key)
+	return k, err == nil
+}
+
 // instanceRecord is the stored form of an instance. What the key or the record's place in
 // history says (names, region, revision) is taken from there when reading.
 type instanceRecord struct {

@@ -81,8 +81,6 @@ func (r *Registry) evictLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case records := <-r.orphans:
-			r.tidy(ctx, records)
 		case <-r.evictWake:
 			for r.evictSome(ctx) {
 				if !sleep(ctx, evictRetry) {
@@ -157,23 +155,6 @@ func departureOps(cause api.Cause, members []liveness.Member) ([]store.Op, error
 		ops = append(ops, store.Op{Key: catalog.DepartureRecordKey(service), Value: value})
 	}
 	return ops, nil
-}
-
-// tidy deletes departure records that no service needs any more. Failing is harmless: the
-// next load finds them again.
-func (r *Registry) tidy(ctx context.Context, records []store.Record) {
-	for len(records) > 0 && ctx.Err() == nil {
-		n := min(store.MaxOps, len(records))
-		ops := make([]store.Op, n)
-		for i, rec := range records[:n] {
-			ops[i] = store.Op{Delete: true, Key: rec.Key, Guarded: true, If: rec.Revision}
-		}
-		if _, err := r.commit(ctx, ops); err != nil {
-			r.log.Debug("old departure records stay for now", "cause", err)
-			return
-		}
-		records = records[n:]
-	}
 }
 
 // protection returns the brake as people see it.

@@ -3,7 +3,6 @@ package registry
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
@@ -246,37 +245,5 @@ func TestRestartGrace(t *testing.T) {
 			t.Errorf("%d left", got)
 		}
 		again.beat(10*time.Second, "orders", 0, 50)
-	})
-}
-
-// The records of departures do not pile up: a restart tidies those without a service.
-func TestDeparturesAreTidied(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := start(t)
-		b.register("orders", "a")
-		b.register("users", "a")
-		b.register("users", "b")
-		for _, k := range []api.InstanceKey{ikey("orders", "a"), ikey("users", "a")} {
-			if err := b.Deregister(t.Context(), k, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		_, was := b.Snapshot().Service(ikey("users", "").ServiceKey())
-		b.stop()
-		<-b.ended
-		b.ended <- nil
-		again := newBed(t)
-		again.store.swap(b.store.Store)
-		again.run()
-		<-again.Loaded()
-		synctest.Wait()
-		img, err := again.store.Load(t.Context())
-		if err != nil || len(img.Records) != 2 { // users/b, and the last departure from users
-			t.Errorf("%d records, %v", len(img.Records), err)
-		}
-		// P4: the revision of a service does not go back with a restart.
-		if _, now := again.Snapshot().Service(ikey("users", "").ServiceKey()); now != was {
-			t.Errorf("the service is at %d, was at %d", now, was)
-		}
 	})
 }

@@ -88,7 +88,9 @@ type Registry struct {
 	watches  atomic.Int64
 
 	evictWake chan struct{}       // capacity 1: evictions are pending
-	orphans   chan []store.Record // capacity 1: departure records to tidy away
+	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
+	// departures are those that became so since.
+	departures *departures
 
 	// beforeTick, when set by a test, runs before each tick.
 	beforeTick func()
@@ -129,7 +131,7 @@ func New(cfg Config) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), brake: liveness.Default(),
 		history: catalog.NewHistory(historySize, 0), loaded: make(chan struct{}), ended: make(chan struct{}),
-		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1),
+		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
 	}
 	r.ledger = liveness.New(r.brake)
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})

@@ -39,6 +39,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.follow(ctx) })
 	g.Go(func() error { return r.tickLoop(ctx) })
 	g.Go(func() error { return r.evictLoop(ctx) })
+	g.Go(func() error { return r.tidyLoop(ctx) })
 	g.Go(func() error { return r.probeLoop(ctx) })
 	return g.Wait()
 }
@@ -215,6 +216,7 @@ func (r *Registry) apply(b store.Batch) error {
 	}
 	r.history.Append(b.Revision, changes)
 	r.publish(next)
+	r.departures.note(r.now(), b, next)
 	r.reportBroken(broken)
 	return nil
 }
