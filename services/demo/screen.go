@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
@@ -28,20 +29,21 @@ func (w *world) welcome(out io.Writer, name, dir string, took time.Duration) {
 	for _, n := range w.notes {
 		fmt.Fprintf(out, "  note: %s\n", n)
 	}
-	fmt.Fprintf(out, `
-  Not for production: no TLS, no tokens, and nothing is kept.
-  Logs, traces and data: %s
-
-Try, in another terminal:
-  %[2]s resolve payments --addr http://%[3]s      who serves payments to ap-south
-  %[2]s explain payments --addr http://%[3]s      and why
-  %[2]s demo kill eu-west                     kill -9 every process of a region
-  %[2]s demo restore eu-west                  and bring it back
-  %[2]s regions --addr %[4]s
-  curl -s %[4]s/v1/resolve/orders
-
-Ctrl-C ends everything.
-`, dir, name, w.places[2].http, first)
+	fmt.Fprintf(out, "\n  Not for production: no TLS, no tokens, and nothing is kept.\n  Logs, traces and data: %s\n\nTry, in another terminal:\n", dir)
+	last := "http://" + w.places[len(w.places)-1].http
+	tries := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	for _, t := range [][2]string{
+		{name + " resolve payments --addr " + last, "who serves payments to ap-south"},
+		{name + " explain payments --addr " + last, "and why"},
+		{name + " demo kill eu-west", "kill -9 every process of a region"},
+		{name + " demo restore eu-west", "and bring it back"},
+		{name + " regions --addr " + first, "all of them, as us-east sees them"},
+		{"curl -s " + first + "/v1/resolve/orders", "without any tool of ours"},
+	} {
+		fmt.Fprintf(tries, "  %s\t%s\n", t[0], t[1])
+	}
+	_ = tries.Flush() // to out, like every line here
+	fmt.Fprint(out, "\nCtrl-C ends everything.\n")
 }
 
 // cell is the width of one calling region in the lines of the unattended run.
