@@ -16,7 +16,8 @@ import (
 // left to guess whether it is connected.
 const openAfter = 200 * time.Millisecond
 
-// lastTimeout bounds the write that ends a stream.
+// lastTimeout bounds the write that ends a stream, and before it the one under way when the
+// node closes.
 const lastTimeout = time.Second
 
 var errClosing = &api.Error{
@@ -42,7 +43,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	s := newStream(ctx, w, rc, func() { d.openStream(w) })
+	s := newStream(ctx, w, rc, func() { d.openStream(w, r.ProtoMajor) })
 	if r.Method == http.MethodHead {
 		defer s.close()
 		return s.open()
@@ -69,24 +70,29 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	return err
 }
 
-// openStream sets the headers of a stream. The connection is not used again afterwards:
-// its deadlines were moved, and only the package's own server would set them back.
-func (d *door) openStream(w http.ResponseWriter) {
+// openStream sets the headers of a stream. An HTTP/1 connection is not used again
+// afterwards: its deadlines were moved, and only the package's own server would set them
+// back. In HTTP/2 deadlines are a stream's own, and the header would end all the others.
+func (d *door) openStream(w http.ResponseWriter, protoMajor int) {
 	h := w.Header()
 	d.stamps.set(h, d.Registry.Stamp())
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("Connection", "close")
+	if protoMajor == 1 {
+		h.Set("Connection", "close")
+	}
 	h.Set("X-Accel-Buffering", "no") // proxies must not hold frames back
 }
 
-// endOnClosing ends the stream when the node closes, also one whose client takes nothing.
+// endOnClosing ends the stream when the node closes: at once, or after lastTimeout one whose
+// client takes nothing. A deadline of now would end it sooner, but over HTTP/2 a deadline
+// that passes resets the stream, also a quiet one that could end well.
 // The returned function must be called before the handler returns.
 func (d *door) endOnClosing(cancel context.CancelCauseFunc, rc *http.ResponseController, s *stream) func() {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(d.Closing, func() {
 		defer close(ended)
 		cancel(errClosing)
-		_ = rc.SetWriteDeadline(time.Now()) // cuts a write under way short
+		_ = rc.SetWriteDeadline(time.Now().Add(lastTimeout)) // for a write under way
 	})
 	return func() {
 		closing := !stop()

@@ -330,6 +330,72 @@ func TestClosingEndsWatches(t *testing.T) {
 	})
 }
 
+// On shutdown a stream over HTTP/2 ends as over HTTP/1: with its end, not with a reset, which
+// a client would have to take for a failure. One whose client takes nothing is cut soon.
+func TestClosingEndsWatchesOverHTTP2(t *testing.T) {
+	f := newFake()
+	synctest.Test(t, func(t *testing.T) {
+		f.onWatch = func(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error {
+			err := send(api.Frame{Kind: api.FrameSynced, Version: ver(1)})
+			for err == nil && len(q.Services) > 0 {
+				err = send(api.Frame{Kind: api.FrameBookmark, Version: ver(1)})
+			}
+			<-ctx.Done()
+			return err
+		}
+		closing, shut := context.WithCancel(context.Background())
+		h, _ := testDoor(t, f, func(c *Config) { c.Closing = closing })
+		srv, p := Server(h), newPipes()
+		srv.Protocols = new(http.Protocols)
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(p) }()
+		tr := &http.Transport{Protocols: srv.Protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			p.conns <- server
+			return client, nil
+		}}
+		get := func(target string) *http.Response {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1"+target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := tr.RoundTrip(req)
+			if err != nil || resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+				t.Fatalf("%v %v", resp, err)
+			}
+			return resp
+		}
+
+		quiet, other, blocked := get("/v1/watch"), get("/v1/watch"), get("/v1/watch?service=orders")
+		synctest.Wait() // blocked has filled its window
+		begin := time.Now()
+		shut()
+		for _, resp := range []*http.Response{quiet, other} {
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || !strings.Contains(string(body), "event: synced") {
+				t.Errorf("the stream ended with %v: %q", err, body)
+			}
+		}
+		if d := time.Since(begin); d != 0 {
+			t.Errorf("quiet streams ended after %s", d)
+		}
+		time.Sleep(2 * lastTimeout)
+		synctest.Wait()
+		if _, err := io.ReadAll(blocked.Body); err == nil {
+			t.Error("half a stream that was cut looks whole")
+		}
+		tr.CloseIdleConnections()
+		if err := srv.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		<-served
+		if d := time.Since(begin); d > 5*time.Second {
+			t.Errorf("the server was down after %s", d)
+		}
+	})
+}
+
 func errText(err error) string {
 	if err == nil {
 		return ""
