@@ -77,12 +77,14 @@ func (s *service) show(v route.View, home api.Region, synced bool) {
 	defer s.mu.Unlock()
 	s.view, s.home = v, home
 	s.adoptLocked()
-	if synced && !s.synced {
-		s.synced = true
-		defer close(s.ready)
-		s.settled.Store(true)
-	}
+	first := synced && !s.synced
+	s.synced = s.synced || synced
 	s.decideLocked()
+	if first {
+		// Only now: whoever sees it settled takes the answer without a further look.
+		s.settled.Store(true)
+		close(s.ready)
+	}
 }
 
 // markTried lets callers stop waiting for home if a snapshot can stand in.

@@ -114,11 +114,16 @@ func (w *world) raise(ctx context.Context, p *place) error {
 	if err := w.add(p, "registry", nil, args...); err != nil {
 		return err
 	}
+	// Shops would start without it, and register a little later; then their first calls
+	// would go to whichever region was up first.
+	if err := p.await(ctx, "registry"); err != nil {
+		return err
+	}
 	services := "storefront,catalog,orders,users"
 	if hasPayments(p.region) {
 		services += ",payments"
 	}
-	waitFor := []string{"registry"}
+	var waitFor []string
 	for i, copyName := range []string{"a", "b"} {
 		name := "shop-" + copyName
 		err := w.add(p, name, nil, "shop", "run", "--region", string(p.region), "--zone", string(p.zones[i]), "--registry", base,
