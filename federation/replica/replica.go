@@ -425,7 +425,7 @@ func (v *View) Origin(now time.Time) api.Origin {
 	}
 	switch {
 	case v.Version.IsZero():
-		o.State = api.AgeExpired
+		o.State, o.Source = api.AgeExpired, api.SourceNone
 	case v.confirmed.IsZero():
 		// From disk: the age rests on a wall clock, so it is not trusted to be young.
 		o.Source = api.SourceSnapshot

@@ -24,6 +24,7 @@ const (
 	SourceStore    = "store"    // confirmed with the store (consistency=strong)
 	SourceReplica  = "replica"  // another region's summary
 	SourceSnapshot = "snapshot" // a file written earlier
+	SourceNone     = "none"     // nowhere: the region was never heard of; its age is that of the waiting
 )
 
 // Paths of HTTP v1 that take no argument.

@@ -90,7 +90,7 @@ func explanation(t *sheet, e api.Explanation) {
 		rows := make([][]cell, 0, len(e.Views))
 		for _, v := range e.Views {
 			rows = append(rows, []cell{
-				text(string(v.Region)), age(v.AgeMS), ageState(v.State), roundTrip(v.RTTMS),
+				text(string(v.Region)), age(ageOf(v)), ageState(v.State), roundTrip(v.RTTMS),
 				text(v.Epoch.String()), text(strconv.FormatUint(v.Revision, 10)), text(v.Source),
 			})
 		}

@@ -54,7 +54,7 @@ func (s *session) federation(ctx context.Context) error {
 			since = shortDuration(now.Sub(l.Since))
 		}
 		rows = append(rows, []cell{
-			text(string(l.Peer)), state, text(since), age(l.Replica.AgeMS), count(l.HeadLag), roundTrip(l.RTTMS), number(l.Services),
+			text(string(l.Peer)), state, text(since), age(ageOf(l.Replica)), count(l.HeadLag), roundTrip(l.RTTMS), number(l.Services),
 			count(l.BytesIn), count(l.Frames), count(l.Snapshots), count(l.Refused), number(l.Attempts), text(l.LastError),
 		})
 	}

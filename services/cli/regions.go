@@ -48,7 +48,7 @@ func (s *session) regions(ctx context.Context) error {
 		v.names = append(v.names, string(r.Region))
 		views = append(views, r.Origin)
 		rows = append(rows, []cell{
-			text(string(r.Region)), ageState(r.State), link(r), age(r.AgeMS), number(r.Services), number(r.Instances),
+			text(string(r.Region)), ageState(r.State), link(r), age(ageOf(r.Origin)), number(r.Services), number(r.Instances),
 			passingOf(r.Passing, r.Instances), roundTrip(r.RTTMS), text(r.Epoch.String()),
 			text(strconv.FormatUint(r.Revision, 10)), text(r.Source), text(strings.Join(r.Addresses, ",")),
 		})
@@ -94,12 +94,14 @@ func (s *session) region(ctx context.Context, name string) error {
 	if err := s.out.print(view{data: r, names: []string{string(r.Region)}, text: func(t *sheet) { s.describeRegion(t, r) }}); err != nil {
 		return err
 	}
-	return s.checkAge(milliseconds(r.AgeMS), "what is known of "+string(r.Region))
+	return s.checkAge(ageOf(r.Origin), "what is known of "+string(r.Region))
 }
 
 func (s *session) describeRegion(t *sheet, r api.RegionInfo) {
 	knowledge := fmt.Sprintf("%s, confirmed %s ago", r.State, shortDuration(milliseconds(r.AgeMS)))
-	if !r.Complete {
+	if r.Epoch.IsZero() {
+		knowledge = "none: it was never heard of"
+	} else if !r.Complete {
 		knowledge += ", not complete"
 	}
 	pairs := [][2]string{

@@ -122,7 +122,7 @@ func resolutionView(res api.Resolution) view {
 		origin, known := views[e.Region]
 		old, state, rtt := text(""), text(""), text("")
 		if known {
-			old, state, rtt = age(origin.AgeMS), ageState(origin.State), roundTrip(origin.RTTMS)
+			old, state, rtt = age(ageOf(origin)), ageState(origin.State), roundTrip(origin.RTTMS)
 		}
 		tier := tiers[e.Tier]
 		rows = append(rows, []cell{

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/url"
 	"time"
 
@@ -75,6 +76,13 @@ func (s *session) checkAge(age time.Duration, what string) error {
 	if s.maxStale == 0 || age <= s.maxStale {
 		return nil
 	}
+	if age == never {
+		return &cliError{
+			exit:   ExitStale,
+			detail: fmt.Sprintf("%s is nothing: it was never heard of, so --max-stale %s does not hold", what, s.maxStale),
+			remedy: "\"nearside federation status\" shows why the link is down",
+		}
+	}
 	return &cliError{
 		exit:   ExitStale,
 		detail: fmt.Sprintf("%s is %s old, more than --max-stale %s", what, shortDuration(age), s.maxStale),
@@ -89,11 +97,22 @@ func oldest(views []api.Origin, want func(api.Region) bool) (time.Duration, api.
 		region api.Region
 	)
 	for _, v := range views {
-		if d := time.Duration(v.AgeMS) * time.Millisecond; d > age && (want == nil || want(v.Region)) {
+		if d := ageOf(v); d > age && (want == nil || want(v.Region)) {
 			age, region = d, v.Region
 		}
 	}
 	return age, region
+}
+
+// never is the age of a region that was never heard of: older than any.
+const never = time.Duration(math.MaxInt64)
+
+// ageOf returns how old the knowledge of a region is.
+func ageOf(o api.Origin) time.Duration {
+	if o.Epoch.IsZero() {
+		return never
+	}
+	return milliseconds(o.AgeMS)
 }
 
 func checkService(name string) error { return api.CheckServiceName(name) }

@@ -184,7 +184,12 @@ func ageState(s api.AgeState) cell {
 func milliseconds(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
 
 // age shows an age of ms milliseconds.
-func age(ms int64) cell { return text(shortDuration(milliseconds(ms))) }
+func age(d time.Duration) cell {
+	if d == never {
+		return text("never")
+	}
+	return text(shortDuration(d))
+}
 
 // shortDuration writes a duration in one unit, or two when they are large: "0s", "0.2s",
 // "41s", "5m10s", "3h2m", "4d1h".

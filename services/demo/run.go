@@ -48,6 +48,14 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Duration < 0 {
+		return &usageError{fmt.Sprintf("--duration %s is negative", cfg.Duration), "use a time like 60s, or 0 for no end"}
+	}
+	for flag, file := range map[string]string{"--report": cfg.Report, "--ready-file": cfg.ReadyFile} {
+		if err := writable(flag, file); err != nil {
+			return err
+		}
+	}
 	if cfg.Rate < 1 || cfg.Rate > 1000 {
 		return &usageError{fmt.Sprintf("--rate %d is out of range", cfg.Rate), "use 1 to 1000 calls per second"}
 	}
@@ -148,13 +156,17 @@ func (w *world) play(ctx context.Context, cfg Config, steps []step, started time
 		}
 		select {
 		case <-ctx.Done():
+			if cfg.Duration > 0 {
+				return ctx.Err() // cut short: not the run that was asked for
+			}
 			return nil
 		case <-end:
+			say.printf("%s\n", second(time.Since(started), w.report.line(), w.down))
 			return nil
 		case err := <-failed:
 			return err
 		case <-each.C:
-			if cfg.Duration > 0 {
+			if cfg.Duration > 0 && time.Since(started) < cfg.Duration-time.Second/2 {
 				say.printf("%s\n", second(time.Since(started), w.report.line(), w.down))
 			}
 		case <-next:
@@ -175,6 +187,19 @@ func (w *world) play(ctx context.Context, cfg Config, steps []step, started time
 			})
 		}
 	}
+}
+
+// writable fails early when a file could not be written at the end.
+func writable(flag, file string) error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".probe-*")
+	if err != nil {
+		return &usageError{fmt.Sprintf("%s %s cannot be written: %v", flag, file, err), "give a file in a directory that exists and is yours"}
+	}
+	_ = f.Close()
+	return os.Remove(f.Name())
 }
 
 func (w *world) down(r api.Region) bool {

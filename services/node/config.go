@@ -47,6 +47,10 @@ type Config struct {
 	TokenFile              string
 	AllowedHosts           []string
 
+	// NoEffect names the settings that were given and do nothing in this version; Run says
+	// so in the log.
+	NoEffect []string
+
 	ReadyFile string
 	LogLevel  string
 	LogFormat string

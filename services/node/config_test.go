@@ -42,6 +42,13 @@ func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
 	}
 }
 
+func TestDoorsThatAreNotThereAreNamed(t *testing.T) {
+	c, err := parse(t, map[string]string{"NEARSIDE_GRPC_ADDR": ":1"}, "--dev", "--region", "us", "--dns-addr", ":2")
+	if err != nil || len(c.NoEffect) != 2 {
+		t.Errorf("%v, %v", c.NoEffect, err)
+	}
+}
+
 func TestTheReferenceFileLoads(t *testing.T) {
 	c, err := parse(t, nil, "--config", "../../deploy/nearside.yaml")
 	if err != nil {
@@ -115,6 +122,9 @@ func TestWrongConfigurationsAreNamed(t *testing.T) {
 		{"unknown key", nil, []string{"--config", write("region: eu\nzoone: a\n")}, "line 2: there is no setting \"zoone\"; did you mean zone?"},
 		{"twice", nil, []string{"--config", write("region: eu\nregion: us\n")}, "set twice"},
 		{"wrong type", nil, []string{"--config", write("region: eu\ndev: 7\n")}, "not a bool"},
+		{"a list for one value", nil, []string{"--config", write("region: [eu]\n")}, "takes one value"},
+		{"two documents", nil, []string{"--config", write("region: eu\n---\nregion: us\n")}, "more than one document"},
+		{"a file in a file", nil, []string{"--config", write("config: x\n")}, "cannot be set in a file"},
 		{"nested", nil, []string{"--config", write("region: {a: b}\n")}, "must be a value or a list"},
 	}
 	for _, c := range cases {

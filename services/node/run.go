@@ -50,6 +50,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	}
 	defer meters.Close(context.WithoutCancel(ctx))
 
+	for _, flag := range cfg.NoEffect {
+		log.Warn(flag + " has no effect: what it is for is not in this version")
+	}
 	if cfg.TLSCert == "" && !cfg.Dev && !cfg.Federated() {
 		log.Info("the federation is off: without --tls-cert and --tls-ca no peer could prove who it is")
 	}

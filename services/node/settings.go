@@ -91,6 +91,11 @@ func (s *settings) resolve(env func(string) (string, bool)) (Config, error) {
 			return Config{}, err
 		}
 	}
+	for _, name := range []string{"grpc-addr", "dns-addr", "etcd-peer-addr", "consul-addr", "eureka-addr"} {
+		if s.flags.Changed(name) {
+			s.cfg.NoEffect = append(s.cfg.NoEffect, "--"+name)
+		}
+	}
 	for _, p := range s.peers {
 		if err := s.cfg.addPeer(p); err != nil {
 			return Config{}, err
@@ -114,11 +119,15 @@ func (s *settings) readFile(taken func(flag string) bool) error {
 	}
 	defer f.Close()
 	var doc yaml.Node
-	if err := yaml.NewDecoder(io.LimitReader(f, 1<<20)).Decode(&doc); err != nil {
+	decoder := yaml.NewDecoder(io.LimitReader(f, 1<<20))
+	if err := decoder.Decode(&doc); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		return usage("correct the file", "config file %s: %v", s.file, err)
+	}
+	if more := new(yaml.Node); !errors.Is(decoder.Decode(more), io.EOF) {
+		return usage("keep one", "config file %s has more than one document", s.file)
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
@@ -130,7 +139,10 @@ func (s *settings) readFile(taken func(flag string) bool) error {
 		name := strings.ReplaceAll(k.Value, "_", "-")
 		at := fmt.Sprintf("config file %s, line %d", s.file, k.Line)
 		flag := s.flags.Lookup(name)
-		if flag == nil || name == "config" || name == "help" {
+		if name == "config" || name == "help" {
+			return usage("give it on the command line", "%s: %s cannot be set in a file", at, name)
+		}
+		if flag == nil {
 			return usage(s.suggest(name), "%s: there is no setting %s", at, api.Quote(k.Value))
 		}
 		if seen[name] {
@@ -143,6 +155,9 @@ func (s *settings) readFile(taken func(flag string) bool) error {
 		values, err := yamlValues(name, v)
 		if err != nil {
 			return usage("see deploy/nearside.yaml for every setting", "%s: %s %v", at, k.Value, err)
+		}
+		if many := flag.Value.Type() == "stringSlice" || flag.Value.Type() == "stringArray"; v.Kind == yaml.SequenceNode && !many {
+			return usage("write one value", "%s: %s takes one value, not a list", at, k.Value)
 		}
 		for _, value := range values {
 			if err := s.flags.Set(name, value); err != nil {
