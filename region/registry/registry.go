@@ -58,6 +58,7 @@ type Config struct {
 	Logger        *slog.Logger         // nil = silent
 	MeterProvider metric.MeterProvider // nil = none
 	MaxWatches    int                  // streams at once; 0 = 10,000
+	HighWater     HighWater            // nil = a store put back to an older state shows by its clients only
 }
 
 // Registry holds the use cases of one region's node. Its methods are safe for concurrent
@@ -91,6 +92,10 @@ type Registry struct {
 	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
 	// departures are those that became so since.
 	departures *departures
+
+	loadedAt atomic.Int64 // now() of the first load
+	refuting sync.Mutex   // one client's evidence at a time
+	refuted  bool         // guarded by refuting: the epoch was raised because of a client's
 
 	// beforeTick, when set by a test, runs before each tick.
 	beforeTick func()

@@ -41,6 +41,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.evictLoop(ctx) })
 	g.Go(func() error { return r.tidyLoop(ctx) })
 	g.Go(func() error { return r.probeLoop(ctx) })
+	g.Go(func() error { return r.markLoop(ctx) })
 	return g.Wait()
 }
 
@@ -122,15 +123,22 @@ func (r *Registry) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	began := time.Now()
+	mark := api.Version{}
+	if !r.isLoaded() {
+		mark = r.mark()
+	}
 	for {
 		img, err := r.cfg.Store.Load(ctx)
 		if err != nil {
 			return fmt.Errorf("load the catalogue: %w", err)
 		}
 		v := r.Snapshot().Version()
-		if goesBack(v, img) {
-			r.log.Warn("the store's history went back: moving to a new epoch", "had", v.String(), "store_epoch", img.Epoch.String(), "store_revision", img.Revision)
-			if _, err := r.cfg.Store.RaiseEpoch(ctx, v.Epoch.Generation); err != nil {
+		if !v.Epoch.IsZero() {
+			mark = v
+		}
+		if goesBack(mark, img) {
+			r.log.Warn("the store's history went back: moving to a new epoch", "had", mark.String(), "store_epoch", img.Epoch.String(), "store_revision", img.Revision)
+			if _, err := r.cfg.Store.RaiseEpoch(ctx, mark.Epoch.Generation); err != nil {
 				return fmt.Errorf("raise the epoch: %w", err)
 			}
 			continue
@@ -149,6 +157,7 @@ func (r *Registry) load(ctx context.Context) error {
 		services, instances := snap.Len()
 		r.log.Info("catalogue loaded", "version", snap.Version().String(), "services", services, "instances", instances, "took", time.Since(began).Round(time.Millisecond).String())
 		if !r.isLoaded() {
+			r.loadedAt.Store(int64(r.now()))
 			close(r.loaded)
 		}
 		return nil

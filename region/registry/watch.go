@@ -125,14 +125,15 @@ func (w *watch) begin(ctx context.Context) error {
 	if from.IsZero() {
 		return w.relist("")
 	}
-	v := w.r.Snapshot().Version()
-	if from.Region == v.Region && from.Epoch == v.Epoch && from.Revision > v.Revision {
-		// Another node of the region is ahead of this one. Older items would be time travel (P4).
-		if _, _, err := w.r.fresh(ctx, ReadOptions{MinRevision: from.Revision}); err != nil {
-			return err
-		}
+	// Older items than the client has would be time travel (P4): wait for this node first.
+	why, err := w.r.meet(ctx, from)
+	if err != nil {
+		return err
 	}
-	_, _, why := w.r.since(from, func(*catalog.Change) bool { return false })
+	if why != "" {
+		return w.relist(why)
+	}
+	_, _, why = w.r.since(from, func(*catalog.Change) bool { return false })
 	if why != "" {
 		return w.relist(why)
 	}
@@ -255,7 +256,9 @@ func (r *Registry) since(v api.Version, want func(*catalog.Change) bool) (change
 		return nil, head, fmt.Sprintf("version %s is of another region", api.Quote(v.String()))
 	case v.Epoch != head.Epoch:
 		return nil, head, fmt.Sprintf("the region's history began anew: its epoch is %s", head.Epoch)
-	case v.Revision >= head.Revision:
+	case v.Revision > head.Revision:
+		return nil, head, fmt.Sprintf("revision %d is ahead of this node's history, which is at %d", v.Revision, head.Revision)
+	case v.Revision == head.Revision:
 		return nil, v, ""
 	}
 	changes, revision, ok := r.history.Since(v.Revision, want)
