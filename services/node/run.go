@@ -103,7 +103,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	defer n.close()
 	rc := registry.Config{
 		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Addresses: public,
-		Authorizer: access, Logger: log, MeterProvider: meters.provider,
+		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
 	}
 	source := &source{}
 	if cfg.Federated() {
