@@ -7,12 +7,17 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
+// MaxHistoryBytes bounds what one History keeps alive by itself: about 60,000 changes of
+// ordinary instances, or 2,000 of the largest.
+const MaxHistoryBytes = 32 << 20
+
 // History is a bounded memory of the most recent changes of one epoch. It is not safe for
 // concurrent use.
 type History struct {
 	ring  []Change // capacity is fixed; used from start, size entries
 	start int
 	size  int
+	bytes int // of the instances in the ring, as weigh tells; at most MaxHistoryBytes
 	// floor: every change after this revision, up to last, is in the ring.
 	// Invariant: floor <= last.
 	floor, last uint64
@@ -31,22 +36,27 @@ func (h *History) Append(revision uint64, changes []Change) {
 		return
 	}
 	h.last = revision
-	if len(changes) > len(h.ring) {
+	weight := 0
+	for i := range changes {
+		weight += weigh(changes[i].Instance)
+	}
+	if len(changes) > len(h.ring) || weight > MaxHistoryBytes {
 		// Too big to remember, and half a revision must never be replayed (P5).
 		h.drop(h.size)
 		h.floor = revision
 		return
 	}
-	h.makeRoom(len(changes))
+	h.makeRoom(len(changes), weight)
+	h.bytes += weight
 	for _, c := range changes {
 		h.ring[(h.start+h.size)%len(h.ring)] = c
 		h.size++
 	}
 }
 
-// makeRoom forgets whole revisions, oldest first, until n more fit.
-func (h *History) makeRoom(n int) {
-	for len(h.ring)-h.size < n {
+// makeRoom forgets whole revisions, oldest first, until n more of this weight fit.
+func (h *History) makeRoom(n, weight int) {
+	for len(h.ring)-h.size < n || h.bytes+weight > MaxHistoryBytes {
 		revision := h.at(0).Revision
 		k := 0
 		for k < h.size && h.at(k).Revision == revision {
@@ -59,10 +69,31 @@ func (h *History) makeRoom(n int) {
 
 func (h *History) drop(n int) {
 	for range n {
+		h.bytes -= weigh(h.ring[h.start].Instance)
 		h.ring[h.start] = Change{} // let go of the instance
 		h.start = (h.start + 1) % len(h.ring)
 		h.size--
 	}
+}
+
+// weigh returns about how many bytes of memory an instance takes. Strings and maps that two
+// records of an instance share are counted twice: each decoded record has its own.
+func weigh(in *api.Instance) int {
+	const (
+		fixed  = 512 // the struct, and its short strings
+		header = 48  // a map or slice entry beside its text
+	)
+	if in == nil {
+		return 0
+	}
+	n := fixed + len(in.StatusNote)
+	for _, t := range in.Tags {
+		n += header + len(t)
+	}
+	for k, v := range in.Metadata {
+		n += header + len(k) + len(v)
+	}
+	return n + len(in.Ports)*2*header
 }
 
 func (h *History) at(i int) *Change { return &h.ring[(h.start+i)%len(h.ring)] }
