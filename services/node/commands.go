@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,11 @@ nothing listens beyond this machine without TLS.`,
 		if err != nil {
 			return err
 		}
-		return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
+		err = Run(cmd.Context(), cfg, cmd.ErrOrStderr())
+		if errors.Is(err, ErrRestart) && cmd.Context().Err() == nil {
+			return errors.Join(err, restart())
+		}
+		return err
 	}
 	return cmd
 }

@@ -29,7 +29,8 @@ const drainTime = 5 * time.Second
 const goodbyeTime = time.Second
 
 // Run starts a node from a normalized cfg and returns when ctx ends (nil after a clean
-// stop) or when the node cannot go on. Logs go to logs; cfg.ReadyFile is written once the
+// stop) or when the node cannot go on. When etcd ends, the node goes on from memory, and
+// Run returns an error that wraps ErrRestart once a new process could bring the store back. Logs go to logs; cfg.ReadyFile is written once the
 // node serves, and removed at start and end.
 func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	log, err := newLogger(cfg, logs)
@@ -202,8 +203,12 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 		select {
 		case <-doorsCtx.Done():
 		case <-coreCtx.Done():
-		case err := <-n.fatal:
-			why = fmt.Errorf("etcd stopped: %w", err)
+		case cause := <-n.fatal:
+			serving, done := context.WithCancel(doorsCtx)
+			stop := context.AfterFunc(coreCtx, done)
+			why = outlive(serving, n.log, cause, func() (uint64, bool) { return freeBytes(n.cfg.DataDir) })
+			stop()
+			done()
 		}
 		n.stopDoors(stopLoops)
 		return why
