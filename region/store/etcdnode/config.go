@@ -20,8 +20,14 @@ const (
 	minRetention     = time.Minute // a negative one crashed etcd (GHSA-pm3m-32r3-7mfh)
 	maxRetention     = 24 * time.Hour
 
-	defaultStartTimeout = 60 * time.Second
-	closeTimeout        = 10 * time.Second // etcd waits up to 5.4 s for open streams
+	defaultStartTimeout = 20 * time.Second
+	// fatalGrace is how long a start that etcd gave up on may take to come back from it.
+	fatalGrace = 500 * time.Millisecond
+	// A log that stays behind its database for lostLooks looks is damaged: a sound one is
+	// ahead of it from the moment the member leads.
+	lookInterval = 500 * time.Millisecond
+	lostLooks    = 3
+	closeTimeout = 10 * time.Second // etcd waits up to 5.4 s for open streams
 )
 
 // Config says which member to run, and where.
@@ -42,7 +48,7 @@ type Config struct {
 	// lets watchers resume after a longer absence, and costs disk in proportion to churn.
 	Retention time.Duration
 
-	// StartTimeout bounds the start beside ctx; 0 means 60 s. A start replays the log of the
+	// StartTimeout bounds the start beside ctx; 0 means 20 s. A start replays the log of the
 	// last 10,000 writes, which takes well under a second on a healthy disk.
 	StartTimeout time.Duration
 

@@ -24,6 +24,8 @@ var (
 	ErrNotWritable = errors.New("data directory not usable")
 	// ErrNoSpace: the disk has too little room to start.
 	ErrNoSpace = errors.New("too little disk space")
+	// ErrCorrupt: the files in the data directory are damaged.
+	ErrCorrupt = errors.New("the store's files are damaged")
 )
 
 // Room that must be free to start. etcd preallocates two log segments of 64 MB at the

@@ -28,6 +28,11 @@ func newFatalHook() *fatalHook { return &fatalHook{first: make(chan error, 1)} }
 // OnWrite implements zapcore.CheckWriteHook.
 func (h *fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 	text := ce.Message
+	for _, f := range fields {
+		if f.Key == "path" && f.Type == zapcore.StringType {
+			text += " " + f.String
+		}
+	}
 	if cause := zaplog.ErrorText(fields); cause != "" {
 		text += ": " + cause
 	}
@@ -40,6 +45,21 @@ func (h *fatalHook) report(text string) {
 	case h.first <- fmt.Errorf("%w: %s", ErrFatal, text):
 	default: // the later ones are consequences of the first
 	}
+}
+
+// damaged reports whether a cause of etcd's speaks of broken files. etcd has no errors for
+// most of them, only words.
+func damaged(cause string) bool {
+	for _, w := range []string{
+		"invalid database", "failed to open database", "file size too small", "checksum", "version mismatch", "freelist", // bbolt
+		"crc mismatch", "failed to repair WAL", "failed to open WAL", "failed to read WAL", "wal: ", "unexpected EOF", // log
+		"out of range", "snap: ", "failed to recover", "failed to unmarshal", // raft, snapshots, entries
+	} {
+		if strings.Contains(cause, w) {
+			return true
+		}
+	}
+	return false
 }
 
 // meaningless tells the warnings and errors of which an operator learns nothing.
@@ -57,6 +77,9 @@ func (n *Node) meaningless(message, errText string) bool {
 
 // always tells those that etcd logs whenever it starts or closes.
 func always(message, errText string) bool {
+	if strings.Contains(message, "failed to publish local member") && strings.Contains(errText, "too many requests") {
+		return true // it asks again and again while a long log is applied after a kill
+	}
 	for _, m := range []string{
 		"Running http and grpc server on single port", // on a unix socket that is ours alone
 		"simple token is not cryptographically signed",

@@ -16,10 +16,12 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.uber.org/zap"
 
 	"github.com/nearside/nearside/region/store/internal/zaplog"
@@ -28,14 +30,14 @@ import (
 // Node is a running member.
 type Node struct {
 	cfg   Config
-	dir   *dataDir
+	dir   *dataDir // nil once a start is abandoned
 	etcd  *embed.Etcd
 	fatal *fatalHook
 
 	errc    chan error    // buffered 1; written by watch only, closed when it ends
 	closing chan struct{} // closed by Close
 	watched chan struct{} // closed when watch has ended
-	failed  bool          // the member ended by itself; written by watch only, read after watched
+	failed  bool          // the member ended by itself, or did not start; written by Start, then by watch only, read after watched
 
 	closeOnce sync.Once
 	closeErr  error
@@ -44,8 +46,8 @@ type Node struct {
 // Start runs a member on cfg.DataDir and returns when it serves. ctx and
 // cfg.StartTimeout bound the start only; the member runs until Close.
 //
-// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace or store.ErrWrongRegion where they
-// apply, and name the directory and the remedy. etcd's own start cannot be interrupted: when
+// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace, ErrCorrupt or store.ErrWrongRegion where
+// they apply, and name the directory and the remedy. etcd's own start cannot be interrupted: when
 // ctx ends meanwhile, what it starts is closed as soon as it is done.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
@@ -59,16 +61,21 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.DataDir = dir.path
 	n := &Node{
 		cfg: cfg, dir: dir, fatal: newFatalHook(),
 		errc: make(chan error, 1), closing: make(chan struct{}), watched: make(chan struct{}),
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
-		fmt.Errorf("etcd in %s was not ready within %s; look at the disk and at the log above", dir.path, cfg.StartTimeout))
+		fmt.Errorf("etcd in %s was not ready within %s", dir.path, cfg.StartTimeout))
 	defer cancel()
 
 	if err := n.launch(ctx); err != nil {
-		return nil, errors.Join(err, n.stop())
+		n.failed = true
+		if late := n.stop(); late != nil {
+			cfg.Logger.Debug("after a start that failed", "error", late)
+		}
+		return nil, err
 	}
 	// The directory is 0700 already; this is the second lock on the same door.
 	if err := os.Chmod(dir.socket, 0o600); err != nil {
@@ -105,32 +112,83 @@ func (n *Node) launch(ctx context.Context) error {
 		if s.err != nil {
 			return n.startError(s.err)
 		}
-	case <-ctx.Done():
-		// StartEtcd takes no context. What it may still start is closed when it is done;
-		// the directory stays locked until then.
-		dir := n.dir
-		n.dir = nil
-		go func() {
-			if s := <-done; s.etcd != nil {
-				s.etcd.Close()
-			}
-			dir.release()
-		}()
-		return fmt.Errorf("region %s: %w", n.cfg.Region, context.Cause(ctx))
-	}
-
-	select {
-	case <-n.etcd.Server.ReadyNotify():
-		return nil
 	case err := <-n.fatal.first:
+		// It may be a goroutine of etcd's that ended, for whose result StartEtcd waits for ever.
+		select {
+		case s := <-done:
+			n.etcd = s.etcd
+		case <-time.After(fatalGrace):
+			n.abandon(func() *embed.Etcd { return (<-done).etcd })
+		}
 		return n.startError(err)
-	case err := <-n.etcd.Err():
-		return n.startError(fmt.Errorf("%w: %v", ErrFatal, err))
-	case <-n.etcd.Server.StopNotify():
-		return n.startError(fmt.Errorf("%w before it was ready", ErrFatal))
 	case <-ctx.Done():
-		return fmt.Errorf("region %s: %w", n.cfg.Region, context.Cause(ctx))
+		// StartEtcd takes no context.
+		n.abandon(func() *embed.Etcd { return (<-done).etcd })
+		return fmt.Errorf("region %s: %w; it was still reading its files: look at the disk and at the log above", n.cfg.Region, context.Cause(ctx))
 	}
+	return n.awaitReady(ctx)
+}
+
+// abandon leaves a start that cannot be interrupted: what it may still start is closed when
+// it is done, and the directory stays locked until then.
+func (n *Node) abandon(done func() *embed.Etcd) {
+	dir := n.dir
+	n.dir = nil
+	go func() {
+		if e := done(); e != nil {
+			e.Close()
+		}
+		dir.release()
+	}()
+}
+
+// awaitReady waits until etcd serves.
+func (n *Node) awaitReady(ctx context.Context) error {
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for lost := 0; ; {
+		select {
+		case <-n.etcd.Server.ReadyNotify():
+			return nil
+		case err := <-n.fatal.first:
+			return n.startError(err)
+		case err := <-n.etcd.Err():
+			return n.startError(fmt.Errorf("%w: %v", ErrFatal, err))
+		case <-n.etcd.Server.StopNotify():
+			return n.startError(fmt.Errorf("%w before it was ready", ErrFatal))
+		case <-look.C:
+			p := n.place()
+			if lost++; !p.logIsBehind() {
+				lost = 0
+			}
+			if lost >= lostLooks {
+				return n.startError(fmt.Errorf("%w: the log in %s ends at entry %d, and the database holds what came up to entry %d: the end of the log was lost",
+					ErrCorrupt, filepath.Join(n.dir.etcd(), "member", "wal"), p.committed, p.stored))
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("region %s: %w; %s: look at the disk and at the log above", n.cfg.Region, context.Cause(ctx), n.place())
+		}
+	}
+}
+
+// place is where a member that is not ready stands, in entries of its log.
+type place struct{ leads, committed, applied, stored uint64 }
+
+func (n *Node) place() place {
+	s := n.etcd.Server
+	stored, _ := schema.ReadConsistentIndex(s.Backend().ReadTx())
+	return place{leads: s.Lead(), committed: s.CommittedIndex(), applied: s.AppliedIndex(), stored: stored}
+}
+
+// logIsBehind reports that the member leads with a log that ends before what its database
+// holds: it would pass over every write until the log has caught up.
+func (p place) logIsBehind() bool { return p.leads != 0 && p.committed < p.stored }
+
+func (p place) String() string {
+	if p.leads == 0 {
+		return "it has not elected itself yet"
+	}
+	return fmt.Sprintf("it applied entry %d of %d", p.applied, p.committed)
 }
 
 // startError says what an operator can do about a start that failed.
@@ -141,8 +199,11 @@ func (n *Node) startError(err error) error {
 		default:
 		}
 	}
-	return fmt.Errorf("etcd in %s did not start: %w; if its files are damaged, restore a backup, or move %s away to start empty (instances register again by themselves)",
-		n.dir.path, err, n.dir.etcd())
+	if damaged(err.Error()) && !errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return fmt.Errorf("etcd in %s did not start: %w; if its files are damaged, restore a backup, or move %s away to start empty with a new epoch (instances register again by themselves)",
+		n.cfg.DataDir, err, filepath.Join(n.cfg.DataDir, "etcd"))
 }
 
 // embedConfig draws the member: everything off that would open a door.

@@ -242,6 +242,51 @@ func TestDamagedLogIsRefused(t *testing.T) {
 	}
 }
 
+// Files that were cut off end the start in seconds, with the file, the cause and the remedy.
+// etcd itself would wait for ever: for a goroutine that ended, or for a log to catch up.
+func TestFilesCutOffAreRefusedSoon(t *testing.T) {
+	for name, tt := range map[string]struct {
+		file string
+		size int64
+		want string
+	}{
+		"database": {"etcd/member/snap/db", 1000, "invalid database"},
+		"log":      {"etcd/member/wal/0000000000000000-0000000000000000.wal", 5000, "the end of the log was lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			n := start(t, config(dir))
+			s, err := openStore(t.Context(), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 60 {
+				if _, err := s.Commit(t.Context(), []store.Op{{Key: "a", Value: make([]byte, 500)}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(s.Close(), n.Close()); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(dir, tt.file)
+			if err := os.Truncate(file, tt.size); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			_, err = etcdnode.Start(t.Context(), config(dir))
+			if !errors.Is(err, etcdnode.ErrCorrupt) || time.Since(begun) > 10*time.Second {
+				t.Fatalf("after %s: %v", time.Since(begun), err)
+			}
+			for _, want := range []string{filepath.Dir(file), tt.want, "restore a backup", "move " + filepath.Join(dir, "etcd") + " away"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+			t.Logf("after %s: %v", time.Since(begun).Round(time.Millisecond), err)
+		})
+	}
+}
+
 func TestBadConfigIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*etcdnode.Config){
 		"region":             func(c *etcdnode.Config) { c.Region = "EU" },
