@@ -2,7 +2,8 @@
 //
 // etcd says at "info" what an operator of a service registry does not need, so zap's info
 // becomes slog's debug; warnings and errors keep their level. zap's debug, several lines
-// per transaction, is dropped.
+// per transaction, is dropped. Of equal warnings and errors within a second the first is
+// logged, and at the end of the second how many more there were.
 package zaplog
 
 import (
@@ -24,12 +25,13 @@ func New(log *slog.Logger, demote Demote, opts ...zap.Option) *zap.Logger {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return zap.New(&core{log: log, demote: demote}, opts...)
+	return zap.New(&core{log: log, demote: demote, repeats: &repeats{open: map[string]*burst{}}}, opts...)
 }
 
 type core struct {
-	log    *slog.Logger
-	demote Demote
+	log     *slog.Logger
+	demote  Demote
+	repeats *repeats
 }
 
 func (c *core) Enabled(l zapcore.Level) bool {
@@ -37,7 +39,7 @@ func (c *core) Enabled(l zapcore.Level) bool {
 }
 
 func (c *core) With(fields []zapcore.Field) zapcore.Core {
-	return &core{log: slog.New(c.log.Handler().WithAttrs(attrs(fields))), demote: c.demote}
+	return &core{log: slog.New(c.log.Handler().WithAttrs(attrs(fields))), demote: c.demote, repeats: c.repeats}
 }
 
 func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -54,7 +56,14 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if c.demote != nil && l >= slog.LevelWarn && e.Level < zapcore.DPanicLevel && c.demote(e.Message, ErrorText(fields)) {
 		l = slog.LevelDebug
 	}
-	c.log.LogAttrs(context.Background(), l, e.Message, as...)
+	write := func(more ...slog.Attr) {
+		c.log.LogAttrs(context.Background(), l, e.Message, append(as, more...)...)
+	}
+	if l < slog.LevelWarn || e.Level >= zapcore.DPanicLevel {
+		write()
+		return nil
+	}
+	c.repeats.once(l.String()+e.Message+"\x00"+ErrorText(fields), write)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -34,4 +36,43 @@ func TestEntriesKeepTheirMeaning(t *testing.T) {
 
 func TestNilLoggerDiscards(t *testing.T) {
 	New(nil, nil).Error("nobody reads this", zap.Error(errors.New("x")))
+}
+
+// A loop of equal failures is one line at once and one with a count each second; others are
+// logged as ever.
+func TestEqualEntriesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		z := New(slog.New(slog.NewTextHandler(&buf, nil)), nil)
+		lines := func() string {
+			defer buf.Reset()
+			var out []string
+			for l := range strings.Lines(buf.String()) {
+				_, l, _ = strings.Cut(strings.TrimSpace(l), "level=")
+				out = append(out, l)
+			}
+			return strings.Join(out, "; ")
+		}
+		fail := func(text string) { z.Named("x").With(zap.Int("n", 1)).Warn("publish", zap.Error(errors.New(text))) }
+		for range 861 {
+			fail("busy")
+		}
+		fail("gone")
+		if got, want := lines(), "WARN msg=publish n=1 error=busy; WARN msg=publish n=1 error=gone"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		time.Sleep(window)
+		synctest.Wait()
+		fail("busy")
+		if got, want := lines(), "WARN msg=publish n=1 error=busy repeated=860"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		time.Sleep(3 * window)
+		synctest.Wait()
+		fail("busy")
+		if got, want := lines(), "WARN msg=publish n=1 error=busy repeated=1; WARN msg=publish n=1 error=busy"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		time.Sleep(window)
+	})
 }
