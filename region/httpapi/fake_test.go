@@ -172,7 +172,7 @@ func (f *fake) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusC
 func (f *fake) ListServices(ctx context.Context, q registry.ServicesQuery) (api.ServiceList, registry.Stamp, error) {
 	err := f.note(ctx, q)
 	return api.ServiceList{Services: []api.ServiceCount{{
-		Namespace: q.Namespace, Service: "orders", Instances: 1, Statuses: map[api.Status]int{api.StatusPassing: 1},
+		Namespace: q.Namespace, Service: "orders", Instances: 1, Statuses: map[api.Status]int{api.StatusPassing: 1}, Passing: 1,
 	}}}, f.Stamp(), err
 }
 

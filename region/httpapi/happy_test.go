@@ -81,7 +81,7 @@ func TestEveryEndpointAnswers(t *testing.T) {
 		{
 			raw{"GET", "/v1/services?ns=", "", ""},
 			200,
-			`{"services":[{"ns":"default","service":"orders","instances":1,"statuses":{"passing":1}}]}`,
+			`{"services":[{"ns":"default","service":"orders","instances":1,"statuses":{"passing":1},"passing":1}]}`,
 			registry.ServicesQuery{Namespace: "default"},
 		},
 		{

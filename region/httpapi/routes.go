@@ -84,9 +84,9 @@ func (d *door) router(routes []route) http.Handler {
 		}
 	}
 	for _, path := range absent {
-		e.RouteNotFound(path, func(echo.Context) error {
+		e.RouteNotFound(path, func(c echo.Context) error {
 			return &api.Error{
-				Code: api.CodeNotFound, Detail: strings.TrimSuffix(path, "/*") + " is not in this version of Nearside",
+				Code: api.CodeNotFound, Detail: "the path " + api.Quote(c.Request().URL.Path) + " is not in this version of Nearside",
 				Remedy: "GET /v1/limits shows what a node allows; the README lists what there is",
 			}
 		})

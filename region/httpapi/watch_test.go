@@ -111,7 +111,7 @@ func TestFramesOnTheWire(t *testing.T) {
 	want := "retry: 1000\n\n" +
 		"event: reset\ndata: {" + at + `1},"reason":"epoch changed"}` + "\n\n" +
 		"event: item\ndata: {" + at + `1},"instance":{"ns":"default","service":"orders","id":"a\nb","region":"us-east","address":"",` +
-		`"port":0,"weight":0,"ttl":"0s","incarnation":0,"status":"","status_since":"2026-11-22T10:00:00Z",` +
+		`"port":0,"weight":0,"status":"","status_since":"2026-11-22T10:00:00Z",` +
 		`"registered_at":"2026-11-22T10:00:00Z","revision":0},"service":"orders"}` + "\n\n" +
 		"event: replica\ndata: {" + at + `1},"service":"orders","origin":{"region":"eu-west","epoch":"","revision":0,"age_ms":0,"state":"","complete":false}}` + "\n\n" +
 		"id: us-east/3-0000000000000abc/1\nevent: synced\ndata: {" + at + `1}}` + "\n\n" +

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -227,9 +229,12 @@ func TestUnknownParameterListsTheKnownOnes(t *testing.T) {
 
 func TestAbsentSurfacesSaySo(t *testing.T) {
 	h, _ := testDoor(t, newFake(), nil)
-	p := problemOf(t, raw{"GET", "/v1/kv/a", "", ""}.do(t, h))
-	if !strings.Contains(p.Detail, "/v1/kv is not in this version") {
-		t.Errorf("%+v", p)
+	for method, target := range map[string]string{"GET": "/v1/kv/a%22%0A", "PUT": "/v1/regions/eu-west/drain"} {
+		p := problemOf(t, raw{method, target, "", ""}.do(t, h))
+		path, _ := url.PathUnescape(target)
+		if !strings.Contains(p.Detail, strconv.Quote(path)+" is not in this version") {
+			t.Errorf("%s: %+v", target, p)
+		}
 	}
 }
 

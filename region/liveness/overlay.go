@@ -78,3 +78,13 @@ func (o *Overlay) EachHidden(f func(k api.InstanceKey, revision uint64)) {
 		f(k, revision)
 	}
 }
+
+// EachOverdue calls f for every overdue instance and the revision of its record, in no order.
+func (o *Overlay) EachOverdue(f func(k api.InstanceKey, revision uint64)) {
+	if o == nil {
+		return
+	}
+	for k, revision := range o.overdue {
+		f(k, revision)
+	}
+}

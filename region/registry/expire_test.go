@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,8 +108,22 @@ func TestProtection(t *testing.T) {
 		if err != nil || len(res.Endpoints) < 2 || res.Endpoints[0].Overdue || res.Endpoints[1].Overdue || res.Decision.Panic {
 			t.Errorf("%+v %v", res, err)
 		}
+		// P8: who is overdue is counted as that, and not among those that pass.
+		services, _, err := b.ListServices(t.Context(), ServicesQuery{})
+		if c := services.Services[0]; err != nil || c.Service != "orders" || c.Instances != 4 || c.Statuses[api.StatusPassing] != 4 || c.Passing != 2 || c.Overdue != 2 {
+			t.Errorf("%+v %v", c, err)
+		}
+		info, _, err := b.RegionInfo(t.Context(), "eu-west")
+		if err != nil || info.Instances != 20 || info.Passing != 10 || info.Overdue != 10 {
+			t.Errorf("%+v %v", info, err)
+		}
 		if err := b.Deregister(t.Context(), ikey("orders", "i3"), 0); err != nil {
 			t.Error(err)
+		}
+		err = b.Deregister(t.Context(), ikey("orders", "i3"), 0)
+		b.wantCode(err, api.CodeInstanceNotFound)
+		if !strings.Contains(err.Error(), "nothing is left to do") {
+			t.Errorf("who leaves twice is told: %v", err)
 		}
 		if got := b.listed("orders"); got != "i0 i1 i2!" {
 			t.Errorf("listed %q", got)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -107,9 +108,17 @@ func (r *Registry) ListServices(ctx context.Context, q ServicesQuery) (api.Servi
 		c := add(key.Service)
 		list, _ := snap.Service(key)
 		for _, in := range list {
-			if !overlay.Hidden(in.Key(), in.Revision) {
-				c.Instances++
-				c.Statuses[in.Status]++
+			k := in.Key()
+			if overlay.Hidden(k, in.Revision) {
+				continue
+			}
+			c.Instances++
+			c.Statuses[in.Status]++
+			switch {
+			case overlay.Overdue(k, in.Revision):
+				c.Overdue++
+			case in.Status == api.StatusPassing:
+				c.Passing++
 			}
 		}
 		if c.Instances > 0 {
@@ -161,11 +170,15 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 			Code: api.CodeInvalidRequest, Field: "cursor", Detail: "the cursor is not one of ours", Remedy: "use the cursor of the page before, or none",
 		}
 	}
+	far := q.Region != "" && q.Region != r.cfg.Region
+	if far && q.ReadOptions != (ReadOptions{}) {
+		return api.InstanceList{}, Stamp{}, r.notHere(q.Region, q.ReadOptions)
+	}
 	snap, source, err := r.fresh(ctx, q.ReadOptions)
 	if err != nil {
 		return api.InstanceList{}, Stamp{}, err
 	}
-	if q.Region != "" && q.Region != r.cfg.Region {
+	if far {
 		return r.listReplica(key, q, snap)
 	}
 	list, _ := snap.Service(key)
@@ -218,12 +231,31 @@ func (r *Registry) listReplica(key api.ServiceKey, q InstancesQuery, snap *catal
 	return out, stampOf(origin), nil
 }
 
+// notHere refuses to promise of another region what only its own nodes can: its summary is
+// as old as its age says, and this region's revisions do not count there.
+func (r *Registry) notHere(region api.Region, o ReadOptions) error {
+	e := &api.Error{
+		Code: api.CodeUnsupported, Field: "consistency",
+		Detail: fmt.Sprintf("this node knows region %s by its summary only, which cannot be read with consistency=strong", region),
+	}
+	if !o.Strong {
+		e.Field, e.Detail = "min_revision", fmt.Sprintf("this node knows region %s by its summary only, and waits for no revision of it", region)
+	}
+	e.Remedy = fmt.Sprintf("ask a node of region %s, or leave %s out and look at the age", region, e.Field)
+	if origin := findOrigin(r.origins(), region); origin == nil {
+		return regionNotFound(region)
+	} else if len(origin.Addresses) > 0 {
+		e.Remedy = fmt.Sprintf("ask a node of region %s, such as %s, or leave %s out and look at the age", region, origin.Addresses[0], e.Field)
+	}
+	return e
+}
+
 func stampOf(o *api.Origin) Stamp {
-	return Stamp{Version: o.Version(), Age: ageOf(o), Source: api.SourceReplica, Region: o.Region}
+	return Stamp{Version: o.Version(), Age: ageOf(o), Source: cmp.Or(o.Source, api.SourceReplica), Region: o.Region}
 }
 
 // instanceOf shows another region's endpoint as an instance: what a summary does not tell
-// stays zero.
+// stays zero, and is left out of the answer.
 func instanceOf(key api.ServiceKey, region api.Region, e *api.Endpoint, revision uint64) api.Instance {
 	return api.Instance{
 		Namespace: key.Namespace, Service: key.Service, ID: e.ID, Region: region, Zone: e.Zone, Address: e.Address, Port: e.Port,

@@ -114,8 +114,8 @@ func TestLists(t *testing.T) {
 		if err != nil || stamp.Version.IsZero() {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprintf("%+v", services.Services); got != "[{Namespace:default Service:orders Instances:5 Statuses:map[passing:4 warning:1] Regions:[eu-west us-east]} "+
-			"{Namespace:default Service:payments Instances:0 Statuses:map[] Regions:[us-east]}]" {
+		if got := fmt.Sprintf("%+v", services.Services); got != "[{Namespace:default Service:orders Instances:5 Statuses:map[passing:4 warning:1] Passing:4 Overdue:0 Regions:[eu-west us-east]} "+
+			"{Namespace:default Service:payments Instances:0 Statuses:map[] Passing:0 Overdue:0 Regions:[us-east]}]" {
 			t.Error(got)
 		}
 		services, _, err = b.ListServices(t.Context(), ServicesQuery{Namespace: "shop"})

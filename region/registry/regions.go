@@ -85,6 +85,14 @@ func (r *Registry) selfInfo(snap *catalog.Snapshot) api.RegionInfo {
 			}
 		}
 	})
+	r.overlay.Load().EachOverdue(func(k api.InstanceKey, revision uint64) {
+		if in := snap.Instance(k); in != nil && in.Revision == revision {
+			info.Overdue++
+			if in.Status.Usable() {
+				info.Passing--
+			}
+		}
+	})
 	return info
 }
 

@@ -245,7 +245,7 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 			// or by another one at the same time.
 			return nil, nil
 		case in == nil:
-			return nil, notFound(key)
+			return nil, alreadyGone(key)
 		case incarnation != 0 && incarnation < in.Incarnation:
 			return nil, stale(in)
 		}
@@ -306,6 +306,14 @@ func notFound(key api.InstanceKey) error {
 	return &api.Error{
 		Code: api.CodeInstanceNotFound, Detail: fmt.Sprintf("instance %s is not registered", api.Quote(key.String())),
 		Remedy: "register it again",
+	}
+}
+
+// alreadyGone is notFound for somebody who wants the instance gone.
+func alreadyGone(key api.InstanceKey) error {
+	return &api.Error{
+		Code: api.CodeInstanceNotFound, Detail: fmt.Sprintf("instance %s is not registered", api.Quote(key.String())),
+		Remedy: "nothing is left to do: it was deregistered or evicted before, or never registered under this id",
 	}
 }
 

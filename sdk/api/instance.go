@@ -33,30 +33,32 @@ func (s Status) Usable() bool { return s == StatusPassing || s == StatusWarning 
 
 // Instance is one running copy of a service, as stored and as shown.
 type Instance struct {
-	Namespace   Namespace         `json:"ns"`
-	Service     ServiceName       `json:"service"`
-	ID          InstanceID        `json:"id"`
-	Region      Region            `json:"region"`
-	Zone        Zone              `json:"zone,omitempty"`
-	Address     string            `json:"address"`
-	Port        int               `json:"port"`
-	Ports       map[string]int    `json:"ports,omitempty"` // by name, such as "grpc"
-	Weight      int               `json:"weight"`
-	Capacity    int               `json:"capacity,omitempty"` // requests/s it can take; 0 = not told
-	Version     string            `json:"version,omitempty"`  // of the program, not of the record
-	Tags        []string          `json:"tags,omitempty"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	TTL         Duration          `json:"ttl"`
-	Incarnation uint64            `json:"incarnation"`
+	Namespace Namespace         `json:"ns"`
+	Service   ServiceName       `json:"service"`
+	ID        InstanceID        `json:"id"`
+	Region    Region            `json:"region"`
+	Zone      Zone              `json:"zone,omitempty"`
+	Address   string            `json:"address"`
+	Port      int               `json:"port"`
+	Ports     map[string]int    `json:"ports,omitempty"` // by name, such as "grpc"
+	Weight    int               `json:"weight"`
+	Capacity  int               `json:"capacity,omitempty"` // requests/s it can take; 0 = not told
+	Version   string            `json:"version,omitempty"`  // of the program, not of the record
+	Tags      []string          `json:"tags,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	// TTL, Incarnation and the times are set for a region's own instances; a summary of
+	// another region's does not tell them, and they are left out then.
+	TTL         Duration `json:"ttl,omitzero"`
+	Incarnation uint64   `json:"incarnation,omitzero"`
 
 	Status      Status    `json:"status"`
 	StatusNote  string    `json:"status_note,omitempty"`
-	StatusSince time.Time `json:"status_since"`
+	StatusSince time.Time `json:"status_since,omitzero"`
 	// Overdue is set in answers when heartbeats stopped but the eviction brake holds the
 	// instance: it is offered only after instances that are not overdue.
 	Overdue bool `json:"overdue,omitempty"`
 
-	RegisteredAt time.Time `json:"registered_at"`
+	RegisteredAt time.Time `json:"registered_at,omitzero"`
 	Revision     uint64    `json:"revision"` // of the last change of this record
 }
 
@@ -117,7 +119,9 @@ type ServiceCount struct {
 	Namespace Namespace      `json:"ns"`
 	Service   ServiceName    `json:"service"`
 	Instances int            `json:"instances"`
-	Statuses  map[Status]int `json:"statuses"`
+	Statuses  map[Status]int `json:"statuses"`          // by the status stored, overdue or not
+	Passing   int            `json:"passing"`           // of status passing, with heartbeats in time
+	Overdue   int            `json:"overdue,omitempty"` // of any status, whose heartbeats stopped; see Instance.Overdue
 	Regions   []Region       `json:"regions,omitempty"` // every region known to have it, home first
 }
 

@@ -9,7 +9,8 @@ type RegionInfo struct {
 	Link      string `json:"link,omitempty"` // connected or unreachable; empty for self
 	Services  int    `json:"services"`
 	Instances int    `json:"instances"`
-	Passing   int    `json:"passing"`
+	Passing   int    `json:"passing"`           // passing or warning, and not overdue
+	Overdue   int    `json:"overdue,omitempty"` // of the own region: heartbeats stopped, and the eviction brake holds them
 	// Protection is set for the own region.
 	Protection *Protection `json:"protection,omitempty"`
 }

@@ -12,7 +12,7 @@ var (
 
 	serviceList = api.ServiceList{Services: []api.ServiceCount{
 		{
-			Namespace: "default", Service: "orders", Instances: 3,
+			Namespace: "default", Service: "orders", Instances: 3, Passing: 2,
 			Statuses: map[api.Status]int{api.StatusPassing: 2, api.StatusDraining: 1}, Regions: []api.Region{"eu-west", "us-east"},
 		},
 		{Namespace: "default", Service: "payments", Statuses: map[api.Status]int{}, Regions: []api.Region{"us-east"}},

@@ -86,7 +86,7 @@ func (s *session) services(ctx context.Context) error {
 		v.lines = append(v.lines, c)
 		v.names = append(v.names, string(c.Service))
 		rows = append(rows, []cell{
-			text(string(c.Service)), number(c.Instances), passingOf(c.Statuses[api.StatusPassing], c.Instances),
+			text(string(c.Service)), number(c.Instances), passingOf(c.Passing, c.Instances),
 			number(c.Statuses[api.StatusWarning]), number(c.Statuses[api.StatusStarting]),
 			number(c.Statuses[api.StatusDraining]), number(c.Statuses[api.StatusCritical]), text(joined(c.Regions)),
 		})

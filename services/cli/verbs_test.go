@@ -144,6 +144,7 @@ services:
     service: "1e3"
     instances: 0
     statuses: {}
+    passing: 0
     regions:
       - "no"
 `)
