@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 )
 
-// DecodeStrict reads exactly one JSON value from body into v and refuses fields that v
-// does not have. It returns an *Error: CodeInvalidRequest, CodeUnknownField,
-// CodeInvalidField (a value of the wrong type) or CodeBodyTooLarge (over MaxBodyBytes).
+// DecodeStrict reads exactly one JSON value from body into v and refuses what two readers
+// could take for two things: fields that v does not have to the letter (their case counts),
+// keys given twice at any depth, and text that is not Unicode. It returns an *Error:
+// CodeInvalidRequest, CodeUnknownField, CodeInvalidField (a value of the wrong type) or
+// CodeBodyTooLarge (over MaxBodyBytes).
 func DecodeStrict(body io.Reader, v any) error {
 	b, err := io.ReadAll(io.LimitReader(body, MaxBodyBytes+1))
 	if err != nil {
@@ -23,6 +26,9 @@ func DecodeStrict(body io.Reader, v any) error {
 			Remedy: "send less; GET /v1/limits lists the limits",
 		}
 	}
+	if err := checkUnicode(b); err != nil {
+		return err
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
@@ -31,7 +37,7 @@ func DecodeStrict(body io.Reader, v any) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return &Error{Code: CodeInvalidRequest, Detail: "the request body has more than one JSON value", Remedy: "send one object"}
 	}
-	return nil
+	return checkKeys(b, reflect.TypeOf(v))
 }
 
 func decodeError(err error) error {
@@ -50,8 +56,7 @@ func decodeError(err error) error {
 		return &Error{Code: CodeInvalidRequest, Detail: "the request body is empty or cut off", Remedy: "send a JSON object"}
 	}
 	if f, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		f = strings.Trim(f, `"`)
-		return &Error{Code: CodeUnknownField, Field: f, Detail: "there is no field " + Quote(f), Remedy: "check its spelling, or leave it out"}
+		return unknownField(strings.Trim(f, `"`))
 	}
 	return &Error{Code: CodeInvalidField, Detail: err.Error(), Remedy: "correct the value"}
 }

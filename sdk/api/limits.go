@@ -18,7 +18,8 @@ const (
 	MaxWeight           = 10_000
 	DefaultWeight       = 100
 	MaxCapacity         = 1_000_000_000
-	MaxWatchServices    = 256 // services of one watch
+	MaxIncarnation      = 1 << 62 // a time in nanoseconds fits, and something higher always exists
+	MaxWatchServices    = 256     // services of one watch
 	MaxListLimit        = 1_000
 	DefaultListLimit    = 1_000
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region

@@ -62,6 +62,9 @@ func (r Registration) Normalize() (Registration, error) {
 	if d := time.Duration(r.TTL); d < MinTTL || d > MaxTTL {
 		return r, FieldError("ttl", fmt.Sprintf("ttl %s is out of range", d), fmt.Sprintf("use %s to %s", MinTTL, MaxTTL))
 	}
+	if err := checkIncarnation(r.Incarnation); err != nil {
+		return r, err
+	}
 	switch r.Status {
 	case "":
 		r.Status = StatusPassing
@@ -79,7 +82,17 @@ func (s StatusChange) Validate() error {
 		return FieldError("status", fmt.Sprintf("status %s is not known", Quote(string(s.Status))),
 			"use starting, passing, warning, critical or draining")
 	}
+	if err := checkIncarnation(s.Incarnation); err != nil {
+		return err
+	}
 	return checkText("note", s.Note, MaxNoteLength)
+}
+
+func checkIncarnation(n uint64) error {
+	if n > MaxIncarnation {
+		return FieldError("incarnation", fmt.Sprintf("incarnation %d is out of range", n), fmt.Sprintf("use 1 to %d, such as the start time in nanoseconds", uint64(MaxIncarnation)))
+	}
+	return nil
 }
 
 func checkChecks(checks []Check) error {
@@ -146,14 +159,18 @@ func checkText(field, s string, max int) error {
 	return nil
 }
 
-// checkAddress accepts an IP literal (no zone, not unspecified or multicast) or a host name.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// checkAddress accepts an IP literal (no zone; not unspecified, multicast or broadcast) or a host name.
 func checkAddress(s string) error {
 	const rule = "use an IP address or a host name, without a port or scheme"
 	if s == "" {
 		return FieldError("address", "address is missing", rule)
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
-		if a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+		zone := a.Zone()
+		a = a.Unmap() // ::ffff:0.0.0.0 is 0.0.0.0 to whoever dials it
+		if a.IsUnspecified() || a.IsMulticast() || a == broadcast || zone != "" {
 			return FieldError("address", fmt.Sprintf("nobody can call address %s", Quote(s)), "use the address that callers reach the instance at")
 		}
 		return nil
