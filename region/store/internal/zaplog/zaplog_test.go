@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,9 +43,11 @@ func TestNilLoggerDiscards(t *testing.T) {
 // logged as ever.
 func TestEqualEntriesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var buf bytes.Buffer
+		var buf lockedBuffer
 		z := New(slog.New(slog.NewTextHandler(&buf, nil)), nil)
 		lines := func() string {
+			buf.mu.Lock()
+			defer buf.mu.Unlock()
 			defer buf.Reset()
 			var out []string
 			for l := range strings.Lines(buf.String()) {
@@ -75,4 +78,16 @@ func TestEqualEntriesAreCounted(t *testing.T) {
 		}
 		time.Sleep(window)
 	})
+}
+
+// lockedBuffer is a buffer that timers write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
 }
