@@ -62,7 +62,8 @@ everything that instances told, so it is readable by its owner only.`,
 		Long: `Fill an empty data directory from a saved file. Start a node on it afterwards: it is the
 region as it was when the file was saved, in a new epoch, so that whoever saw later writes
 starts anew. Every instance has a full TTL to send a heartbeat; those that registered
-after the file was saved register again by themselves.`,
+after the file was saved register again by themselves. Tokens are not in the file: without
+--token-file the node makes a new one.`,
 		Example: `  nearside snapshot restore us-east.nearside --data-dir /var/lib/nearside --region us-east`,
 		Args:    argCount(1, 1, "FILE"),
 		RunE: a.verb(func(ctx context.Context, s *session, args []string) error {
@@ -197,14 +198,15 @@ func (s *session) snapshotView(info records.Info, res *backup.Result) view {
 	if d := s.now().Sub(info.Created); d > 0 {
 		age = shortDuration(d)
 	}
-	instances := fmt.Sprintf("%d of %d services", info.Instances, info.Services)
+	instances := strconv.Itoa(info.Instances)
 	if info.Broken > 0 {
-		instances += fmt.Sprintf("; %d records of instances cannot be read by this version", info.Broken)
+		instances += fmt.Sprintf(", and %d records that this version cannot read", info.Broken)
 	}
 	pairs := [][2]string{
 		{"region", string(info.Region)},
 		{"version", fmt.Sprintf("epoch %s, revision %d", info.Epoch, info.Revision)},
 		{"saved", fmt.Sprintf("%s (%s ago) by %s", info.Created.Format(time.RFC3339), age, info.Node)},
+		{"services", strconv.Itoa(info.Services)},
 		{"instances", instances},
 		{"records", strconv.Itoa(info.Records)},
 		{"size", strconv.FormatInt(info.Bytes, 10) + " bytes, form " + strconv.Itoa(info.Format)},
