@@ -3,6 +3,7 @@ module github.com/nearside/nearside/region
 go 1.26.0
 
 require (
+	github.com/klauspost/compress v1.20.3
 	github.com/labstack/echo/v4 v4.16.0
 	github.com/nearside/nearside/sdk v0.0.0-00010101000000-000000000000
 	go.etcd.io/etcd/api/v3 v3.7.3

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
@@ -41,6 +42,9 @@ type Registry interface {
 	Regions(ctx context.Context) (api.RegionList, registry.Stamp, error)
 	RegionInfo(ctx context.Context, region api.Region) (api.RegionInfo, registry.Stamp, error)
 	Federation(ctx context.Context) (api.FederationInfo, registry.Stamp, error)
+
+	// Backup returns every record of the store, of one moment.
+	Backup(ctx context.Context) (store.Image, error)
 
 	Limits() api.Limits
 	Readiness() api.Readiness

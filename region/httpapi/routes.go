@@ -58,6 +58,7 @@ func (d *door) routes() []route {
 		{method: "GET", path: api.PathRegions + "/:region", call: d.regionInfo},
 		{method: "GET", path: api.PathFederation, call: d.federation},
 		{method: "GET", path: api.PathLimits, call: d.limits},
+		{method: "GET", path: api.PathSnapshot, stream: d.snapshot},
 
 		{method: "GET", path: api.PathLivez, plain: d.livez},
 		{method: "GET", path: api.PathReadyz, plain: d.readyz},

@@ -15,7 +15,7 @@ type Verb string
 const (
 	VerbRead     Verb = "read"     // list, resolve, explain, watch
 	VerbRegister Verb = "register" // register, heartbeat and deregister an instance
-	VerbOperate  Verb = "operate"  // change the status of an instance
+	VerbOperate  Verb = "operate"  // change the status of an instance, save the records
 )
 
 // Access is one thing a caller wants to do. Service is empty when it concerns the whole

@@ -31,6 +31,7 @@ type health struct {
 	// fullSince is when the first put was refused for lack of space; zero while there is
 	// some. Only a put that is taken shows that there is space again.
 	fullSince time.Time
+	fullCause string // of the newest refusal
 }
 
 // note takes the outcome of a call. A refusal is an answer: the store is there.
@@ -40,7 +41,7 @@ func (h *health) note(err error, log *slog.Logger) {
 		h.worked(log)
 	case errors.Is(err, store.ErrFull):
 		h.worked(log)
-		h.filled(log)
+		h.filled(err, log)
 	default:
 		h.failed(err)
 	}
@@ -65,12 +66,13 @@ func (h *health) worked(log *slog.Logger) {
 	}
 }
 
-func (h *health) filled(log *slog.Logger) {
+func (h *health) filled(err error, log *slog.Logger) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.fullCause = err.Error()
 	if h.fullSince.IsZero() {
 		h.fullSince = time.Now()
-		log.Error("the store is full: registrations and changes are refused; reads, heartbeats, deregistrations and evictions go on")
+		log.Error("the store is full: registrations and changes are refused; reads, heartbeats, deregistrations and evictions go on", "cause", err)
 	}
 }
 
@@ -98,7 +100,7 @@ func (h *health) trouble() string {
 	case h.cause != "":
 		return fmt.Sprintf("%s (since %s)", h.cause, h.since.UTC().Format(time.RFC3339))
 	case !h.fullSince.IsZero():
-		return fmt.Sprintf("%s (since %s)", store.ErrFull, h.fullSince.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("%s (since %s)", h.fullCause, h.fullSince.UTC().Format(time.RFC3339))
 	}
 	return ""
 }
@@ -176,6 +178,13 @@ func (r *Registry) Readiness() api.Readiness {
 		Ready: true, Region: r.cfg.Region, Node: r.cfg.Node,
 		Checks: []api.ReadinessCheck{catalog, {Name: "store", OK: trouble == "", Cause: trouble}, shutdown},
 	}
+	if r.cfg.Room != nil {
+		disk := api.ReadinessCheck{Name: "disk", OK: true}
+		if err := r.cfg.Room(true); err != nil {
+			disk.OK, disk.Cause = false, err.Error()
+		}
+		out.Checks = append(out.Checks, disk)
+	}
 	for _, c := range out.Checks {
 		out.Ready = out.Ready && c.OK
 	}
@@ -201,7 +210,7 @@ func (r *Registry) storeError(err error) error {
 	case errors.Is(err, store.ErrFull):
 		return &api.Error{
 			Code: api.CodeStorageFull, Detail: "the region's store is full; the write may have happened or not",
-			Remedy: "deregister what is not needed, have the store compacted and defragmented, and send it again: it is safe to repeat. " +
+			Remedy: "deregister what is not needed, or give the node more room (its /readyz says of what), and send it again: it is safe to repeat. " +
 				"Reads, heartbeats and deregistrations go on",
 		}
 	case errors.Is(err, store.ErrTooLarge):

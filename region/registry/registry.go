@@ -52,6 +52,7 @@ type Config struct {
 	Zone          api.Zone
 	Node          string
 	Store         store.Store          // required; the caller closes it after Run returned
+	Room          func(bool) error     // why the store takes no puts (true) or nothing (false) for want of disk; nil = not watched
 	Replicas      Replicas             // nil = no federation
 	Addresses     []string             // base URLs of this node for clients
 	Authorizer    Authorizer           // nil = OpenAccess

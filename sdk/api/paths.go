@@ -34,6 +34,7 @@ const (
 	PathRegions    = "/v1/regions"
 	PathFederation = "/v1/federation"
 	PathLimits     = "/v1/limits"
+	PathSnapshot   = "/v1/snapshot"
 	PathLivez      = "/livez"
 	PathReadyz     = "/readyz"
 	PathMetrics    = "/metrics"

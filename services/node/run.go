@@ -77,6 +77,11 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		return err
 	}
 	defer etcd.Close()
+	stopMeters, err := observeSpace(meters.provider, etcd)
+	if err != nil {
+		return err
+	}
+	defer stopMeters()
 	// The data directory is ours from here on, and with it the token in it and the ready
 	// file: a second node that is started by mistake must not touch those of the first.
 	if err := removeReady(cfg.ReadyFile); err != nil {
@@ -86,7 +91,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Logger: log})
+	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Room: etcd.Room, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -103,7 +108,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	n.closing, n.close = context.WithCancel(context.WithoutCancel(ctx))
 	defer n.close()
 	rc := registry.Config{
-		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Addresses: public,
+		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Room: etcd.Room, Addresses: public,
 		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
 	}
 	source := &source{}

@@ -28,6 +28,14 @@ const (
 	lookInterval = 500 * time.Millisecond
 	lostLooks    = 3
 	closeTimeout = 10 * time.Second // etcd waits up to 5.4 s for open streams
+
+	// DefaultReserve is a log segment of 64 MB, a step of the database's file of 16 MiB, and
+	// what the fastest writer adds between two looks at the disk.
+	DefaultReserve = 128 << 20
+	minReserve     = 16 << 20
+	maxReserve     = 1 << 40
+
+	defaultUpkeep = 2 * time.Second
 )
 
 // Config says which member to run, and where.
@@ -40,9 +48,18 @@ type Config struct {
 	DataDir string
 
 	// QuotaBytes bounds the database, 16 MiB to 8 GiB; 0 means DefaultQuota. Past it every
-	// write is refused. Raise it for more than about 100,000 instances or heavy churn:
+	// put is refused until upkeep has made room. Raise it for more than about 100,000 instances or heavy churn:
 	// the history of one retention must fit too.
 	QuotaBytes int64
+
+	// ReserveBytes is the room that stays free on the disk of DataDir, 16 MiB to 1 TiB: with
+	// less, Room refuses what grows, long before etcd would end on a full disk. 0 means
+	// DefaultReserve.
+	ReserveBytes int64
+
+	// UpkeepInterval is how often the member looks after its database; 0 means 2 s. Negative
+	// means never (tests): nothing is compacted, defragmented or disarmed then.
+	UpkeepInterval time.Duration
 
 	// Retention is how long history is kept, 1 min to 24 h; 0 means DefaultRetention. Longer
 	// lets watchers resume after a longer absence, and costs disk in proportion to churn.
@@ -62,6 +79,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Retention == 0 {
 		c.Retention = DefaultRetention
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = DefaultReserve
+	}
+	if c.UpkeepInterval == 0 {
+		c.UpkeepInterval = defaultUpkeep
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = defaultStartTimeout
@@ -85,6 +108,9 @@ func (c Config) validate() error {
 	}
 	if c.QuotaBytes < minQuota || c.QuotaBytes > maxQuota {
 		return fmt.Errorf("store quota of %d bytes: choose %d (16 MiB) to %d (8 GiB)", c.QuotaBytes, minQuota, int64(maxQuota))
+	}
+	if c.ReserveBytes < minReserve || c.ReserveBytes > maxReserve {
+		return fmt.Errorf("disk reserve of %d bytes: choose %d (16 MiB) to %d (1 TiB)", c.ReserveBytes, minReserve, int64(maxReserve))
 	}
 	if c.Retention < minRetention || c.Retention > maxRetention {
 		return fmt.Errorf("store history of %s: choose %s to %s", c.Retention, minRetention, maxRetention)

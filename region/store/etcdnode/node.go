@@ -38,6 +38,9 @@ type Node struct {
 	closing chan struct{} // closed by Close
 	watched chan struct{} // closed when watch has ended
 	failed  bool          // the member ended by itself, or did not start; written by Start, then by watch only, read after watched
+	room    *room
+	upkeep  upkeep
+	helpers sync.WaitGroup // what looks after disk and database; ends with closing or watched
 
 	closeOnce sync.Once
 	closeErr  error
@@ -65,6 +68,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, fatal: newFatalHook(),
 		errc: make(chan error, 1), closing: make(chan struct{}), watched: make(chan struct{}),
+		room: newRoom(dir.path, uint64(cfg.ReserveBytes), freeBytes, cfg.Logger),
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
 		fmt.Errorf("etcd in %s was not ready within %s", dir.path, cfg.StartTimeout))
@@ -82,6 +86,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(notWritable(dir.path, err), n.stop())
 	}
 	go n.watch()
+	n.room.look()
+	n.helpers.Go(n.watchRoom)
+	if cfg.UpkeepInterval > 0 {
+		n.helpers.Go(n.keep)
+	}
 	cfg.Logger.Info("store started", "region", string(cfg.Region), "node", cfg.Node, "dir", dir.path, "endpoint", n.Endpoint())
 	return n, nil
 }
@@ -235,9 +244,11 @@ func (n *Node) embedConfig() *embed.Config {
 	c.TickMs = 20
 	c.ElectionMs = 200
 
-	c.AutoCompactionMode = embed.CompactorModePeriodic
-	c.AutoCompactionRetention = n.cfg.Retention.String()
+	// Compaction is upkeep's: etcd's own knows time but neither size nor a full disk.
 	c.QuotaBackendBytes = n.cfg.QuotaBytes
+	// Old log segments (64 MB each) and snapshots are of no use to a member without followers;
+	// one more than etcd needs is kept, for whoever has to look into an accident.
+	c.MaxWalFiles, c.MaxSnapFiles = 2, 2
 
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(n.cfg.Logger.With("part", "etcd"), n.meaningless,
 		zap.WithFatalHook(n.fatal), zap.WithPanicHook(n.fatal)))
@@ -279,6 +290,7 @@ func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		close(n.closing)
 		<-n.watched
+		n.helpers.Wait()
 		n.closeErr = n.stop()
 	})
 	return n.closeErr

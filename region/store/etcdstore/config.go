@@ -23,6 +23,11 @@ type Config struct {
 	// TLS for https endpoints; nil means the system's roots and no client certificate.
 	TLS *tls.Config
 
+	// Room is asked before every Commit, with whether the commit holds puts; its error is the
+	// Commit's, and nothing is sent to etcd then. It must return at once. nil means that there
+	// always is room. See etcdnode.Node.Room.
+	Room func(grows bool) error
+
 	// Logger may be nil.
 	Logger *slog.Logger
 

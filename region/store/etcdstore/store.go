@@ -192,6 +192,7 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	}
 	var guards []clientv3.Cmp
 	writes := make([]clientv3.Op, 0, len(ops))
+	grows := false
 	for _, op := range ops {
 		key := dataRoot + op.Key
 		if op.Guarded {
@@ -201,7 +202,13 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 		if op.Delete {
 			writes = append(writes, clientv3.OpDelete(key))
 		} else {
+			grows = true
 			writes = append(writes, clientv3.OpPut(key, string(op.Value)))
+		}
+	}
+	if s.cfg.Room != nil {
+		if err := s.cfg.Room(grows); err != nil {
+			return 0, err
 		}
 	}
 	rctx, done := s.request(ctx)

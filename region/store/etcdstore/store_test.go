@@ -35,6 +35,7 @@ func startNode(t *testing.T, cfg etcdnode.Config) *node {
 		cfg.DataDir = t.TempDir()
 	}
 	cfg.Region, cfg.Node = storetest.Region, "n1"
+	cfg.UpkeepInterval = -1 // the tests of a full store want it to stay full
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n, err := etcdnode.Start(t.Context(), cfg)
 	if err != nil {
