@@ -2,6 +2,7 @@ package nearside
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -28,12 +29,14 @@ type run struct {
 	name    string
 	start   time.Time
 	call    call
-	tries   int        // attempts made
-	counted int        // those that count against MaxAttempts
-	first   api.Region // where the first attempt went
+	tries   int           // attempts made
+	counted int           // those that count against MaxAttempts
+	free    bool          // the last one's repeat needs nothing of the budget, or has it
+	since   time.Duration // nothing was heard of the last one's instance since then
+	first   api.Region    // where the first attempt went
 	served  api.Region
 	kind    kind
-	limit   time.Duration // of an attempt that may be followed by another; 0 = none
+	limit   time.Duration // of an attempt; 0 = none
 }
 
 // attempts tries instances until one answers or nothing more may be tried.
@@ -51,17 +54,17 @@ func (r *run) attempts(ctx context.Context, a *answer) (*http.Response, error) {
 			discard(keep)
 			keep = nil
 		}
-		limit := time.Duration(0)
-		if r.call.safe && r.counted+1 < most && r.tries+1 < maxTries && len(r.call.tried)+1 < a.endpoints() && r.t.c.budget.left() {
-			limit = r.limit
-		}
-		resp, err := r.attempt(ctx, sl, l, limit)
+		move := r.call.safe && most > 1 && r.tries+1 < maxTries && len(r.call.tried)+1 < a.endpoints()
+		resp, err := r.attempt(ctx, sl, l, move, move && r.counted+1 < most)
 		if r.kind == kindAnswer {
 			r.body.finish()
 			return resp, nil
 		}
-		r.call.tried = append(r.call.tried, tried{ref: sl.in.ref, kind: a.tiers[sl.tier].kind})
-		if r.kind != kindDown {
+		r.call.tried = append(r.call.tried, tried{
+			ref: sl.in.ref, kind: a.tiers[sl.tier].kind,
+			silent: r.kind == kindTimeout || r.kind == kindSilent, since: r.since,
+		})
+		if r.kind != kindDown && r.kind != kindSilent {
 			r.counted++
 		}
 		keep, lastErr = resp, r.wrap(sl, err)
@@ -90,7 +93,7 @@ func (r *run) again(ctx context.Context) bool {
 	if !r.body.again() {
 		return false
 	}
-	if r.kind.sent() && !r.t.c.budget.spend(time.Now()) {
+	if r.kind.sent() && !r.free && !r.t.c.budget.spend(time.Now()) {
 		return false
 	}
 	if r.kind == kindGateway {
@@ -100,8 +103,9 @@ func (r *run) again(ctx context.Context) bool {
 	return true
 }
 
-// attempt sends the call to one instance; limit bounds the wait for headers, 0 = not.
-func (r *run) attempt(ctx context.Context, sl *slot, l *lease, limit time.Duration) (*http.Response, error) {
+// attempt sends the call to one instance. move allows to leave the instance when it is
+// condemned for silence, cut also when the attempt's limit is over.
+func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (*http.Response, error) {
 	r.tries++
 	if r.tries == 1 {
 		r.first = sl.endpoint.Region
@@ -110,10 +114,6 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, limit time.Durati
 	address := net.JoinHostPort(sl.endpoint.Address, strconv.Itoa(sl.endpoint.Port))
 	ctx, span := r.span(ctx, sl)
 	try, cancel := context.WithCancelCause(ctx)
-	var timer *time.Timer
-	if limit > 0 {
-		timer = time.AfterFunc(limit, func() { cancel(errAttemptTimeout) })
-	}
 	out := r.req.Clone(try)
 	out.URL.Host = address
 	if out.Host == "" || strings.EqualFold(out.Host, r.req.URL.Host) {
@@ -122,13 +122,41 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, limit time.Durati
 	out.Body = r.body.reader()
 	r.t.c.tel.propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
 
-	began := time.Now()
+	began := r.t.c.clock()
+	r.since = began
+	var w *waiter
+	if r.limit > 0 {
+		w = &waiter{in: sl.in, lease: l, budget: &r.t.c.budget, began: began, limit: r.limit, move: move, cut: cut, cancel: cancel}
+		w.start()
+	}
 	resp, err := r.t.base.RoundTrip(out)
-	if timer != nil {
-		timer.Stop()
+	now := r.t.c.clock()
+	if err == nil {
+		sl.in.hear(now)
+		if w != nil {
+			sl.in.region.took(now - began)
+		}
+	}
+	paid := false
+	if w != nil {
+		ended := w.stop()
+		paid, r.since = w.paid, w.since
+		if ended && err == nil {
+			// The answer came in the moment it was given up: its body cannot be read any more.
+			_ = resp.Body.Close()
+			resp, err = nil, context.Cause(try)
+		}
 	}
 	r.kind = classify(resp, err, try, r.req.Context())
-	l.report(r.outcome(ctx, time.Since(began)))
+	// A connection that another call had just given up, in the moment this one got it.
+	foreign := r.kind == kindBroken && (errors.Is(err, errAttemptTimeout) || errors.Is(err, errSilent))
+	if foreign {
+		l.report(outcomeIgnored)
+	} else {
+		l.report(r.outcome(ctx, now-began))
+	}
+	// Whoever leaves an instance that was found to be gone adds no load to it.
+	r.free = paid || foreign || (l.left() && (r.kind == kindTimeout || r.kind == kindSilent || r.kind == kindBroken))
 	if r.kind != kindGivenUp {
 		sl.in.dialed.Store(r.t.own && !r.kind.sent())
 	}
@@ -163,8 +191,13 @@ func (r *run) wrap(sl *slot, err error) error {
 	if err == nil {
 		return nil
 	}
-	if r.kind == kindTimeout && r.req.Context().Err() == nil {
-		err = fmt.Errorf("%w: %w", errAttemptTimeout, err)
+	if r.req.Context().Err() == nil {
+		switch r.kind {
+		case kindTimeout:
+			err = fmt.Errorf("%w: %w", errAttemptTimeout, err)
+		case kindSilent:
+			err = fmt.Errorf("%w: %w", errSilent, err)
+		}
 	}
 	return &CallError{Service: r.s.label, Attempts: r.tries, Instance: sl.endpoint.ID, Region: sl.endpoint.Region, Err: err}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/sdk/route"
@@ -124,6 +125,10 @@ type call struct {
 type tried struct {
 	ref  route.EndpointRef
 	kind api.TierKind
+	// silent tells that no answer came, and since when the instance was not heard, by the
+	// client's clock.
+	silent bool
+	since  time.Duration
 }
 
 func (c *call) has(in *instance) bool {
@@ -144,9 +149,18 @@ func (c *call) hasRegion(r api.Region) bool {
 	return slices.ContainsFunc(c.tried, func(t tried) bool { return t.ref.Region == r })
 }
 
+// quiet reports that the call met silence in the instance's region, and the instance has not
+// been heard since: it may be as silent.
+func (c *call) quiet(in *instance) bool {
+	return slices.ContainsFunc(c.tried, func(t tried) bool {
+		return t.silent && t.ref.Region == in.ref.Region && in.heard.Load() <= int64(t.since)
+	})
+}
+
 // choose takes the endpoint for the next attempt, nil when all were tried. The first goes
-// to whoever's turn it is, the next ones to the neighbours, after two to the next tier;
-// the last attempt leaves the regions that failed. Breakers are honoured while anything
+// to whoever's turn it is, the next ones to the neighbours, after two to the next tier; one
+// that met silence, to neighbours that were heard since, or to the next region; the last
+// attempt leaves the regions that failed. Breakers are honoured while anything
 // else is left.
 func (s *service) choose(a *answer, c *call) (*slot, *lease) {
 	if len(c.tried) == 0 {
@@ -163,7 +177,7 @@ func (s *service) choose(a *answer, c *call) (*slot, *lease) {
 		func(t *tier) bool { return normal(t) && c.failures(t) < perTier },
 		normal,
 	}
-	for _, may := range sweeps {
+	for n, may := range sweeps {
 		for i := range a.tiers {
 			t := &a.tiers[i]
 			if !may(t) {
@@ -171,7 +185,7 @@ func (s *service) choose(a *answer, c *call) (*slot, *lease) {
 			}
 			for k := range t.slots {
 				sl := t.slots[(start+k)%len(t.slots)]
-				if c.has(sl.in) {
+				if c.has(sl.in) || (n < len(sweeps)-1 && c.quiet(sl.in)) {
 					continue
 				}
 				if l := sl.in.admit(c); l != nil {

@@ -14,13 +14,14 @@ import (
 
 // The breaker of an instance.
 //
-//	closed ──(3 failures in a row, or half of 10 and more in 10 s, or a refused dial)──▶ open
+//	closed ──(3 failures in a row, or half of 10 and more in 10 s, a refused dial, or silence)──▶ open
 //	open ──(1–3 s, later after failed trials; a dial must succeed if dials failed)──▶ half-open
 //	half-open ──(one trial call succeeds)──▶ closed     ──(it fails)──▶ open
 //
 // A region is judged by its instances: after six failures in a row all over the region each
 // further one trips at once, and while all its instances are open they are tried one at a
-// time, less often each time. The first that answers brings the others back.
+// time, less often each time. The first that answers brings the others back. Silence is in
+// silence.go.
 //
 // gobreaker counts and decides; the keeper moves open breakers on, off the path of calls.
 // Outcomes are reported when they are known, by Execute with a function that only returns
@@ -50,6 +51,7 @@ const (
 // regionHealth is what the instances of a service in one region have in common.
 type regionHealth struct {
 	failures atomic.Int32 // in a row
+	hearing
 
 	// Owned by the keeper.
 	down      bool      // no instance is closed
@@ -81,6 +83,11 @@ type instance struct {
 	port    int
 
 	inflight atomic.Int64
+	// When it last answered, in nanoseconds of clock (0 = never), and how many attempts
+	// were cut since. See silence.go.
+	heard      atomic.Int64
+	unanswered atomic.Int32
+
 	state    atomic.Int32 // gobreaker.State as OnStateChange told
 	lease    atomic.Pointer[lease]
 	trial    atomic.Int64 // when the running trial gives up its slot, in nanoseconds of clock; 0 = free
@@ -186,6 +193,9 @@ func (in *instance) force() *lease {
 // report tells the breaker how a call ended. It may be called once per call.
 func (l *lease) report(o outcome) {
 	in := l.in
+	if o == outcomeOK {
+		in.hear(in.clock())
+	}
 	if in.lease.Load() != l || in.is(gobreaker.StateOpen) {
 		return
 	}

@@ -71,12 +71,15 @@ type Config struct {
 	Propagator     propagation.TextMapPropagator // nil = W3C trace context when there is a TracerProvider
 
 	// MaxAttempts bounds the tries of one call, the first included; default 3, 1 = never
-	// repeat. Attempts whose connection was refused at once do not count: nothing was sent
-	// and no time was lost.
+	// repeat. Attempts whose connection was refused at once do not count (nothing was sent
+	// and no time was lost), nor do those at an instance that was found to answer nobody.
+	// With them it is eight tries at most.
 	MaxAttempts int
 	// AttemptTimeout is how long one attempt of a safe call may take to the answer's
 	// headers before the next instance is tried; default 1 s, below 0 = no limit. Lower,
-	// and slow answers are asked for twice; higher, and a hung instance costs more.
+	// and slow answers are asked for twice; higher, and a hung instance costs more: where
+	// calls are many and answers quick, half of it. A service that calls others through the
+	// SDK needs less than half of what its own callers give it.
 	AttemptTimeout time.Duration
 	// RetryBudget bounds repeats to this share of calls (default 0.1) over a reserve of 50
 	// and 10 more a second, so that repeats cannot multiply an overload; below 0 = only the

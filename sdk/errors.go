@@ -58,5 +58,5 @@ func (e *CallError) Unwrap() error { return e.Err }
 // Timeout reports whether the last attempt ran out of time.
 func (e *CallError) Timeout() bool {
 	var t net.Error
-	return errors.Is(e.Err, errAttemptTimeout) || (errors.As(e.Err, &t) && t.Timeout())
+	return errors.Is(e.Err, errAttemptTimeout) || errors.Is(e.Err, errSilent) || (errors.As(e.Err, &t) && t.Timeout())
 }

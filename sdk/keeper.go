@@ -78,6 +78,7 @@ func (k *keeper) breakers(now time.Time) (next time.Time) {
 	for _, s := range *k.c.services.Load() {
 		for r, g := range s.groups() {
 			k.region(r, &g, now)
+			r.forget(k.c.clock())
 			for _, in := range g.open {
 				sooner(k.open(in, &g, r, now))
 			}

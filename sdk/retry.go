@@ -20,11 +20,12 @@ const (
 	kindNoDial              // another failed dial, such as a time-out: nothing was sent
 	kindBroken              // the connection broke before an answer began
 	kindTimeout             // no answer's headers in time
+	kindSilent              // not in time either, and the instance was condemned for it
 	kindGivenUp             // the caller's context ended
 )
 
 func (k kind) String() string {
-	return [...]string{"answer", "gateway_error", "refused", "dial_error", "connection_broken", "timeout", "cancelled"}[k]
+	return [...]string{"answer", "gateway_error", "refused", "dial_error", "connection_broken", "timeout", "silent", "cancelled"}[k]
 }
 
 // sent reports whether the instance may have seen the call.
@@ -56,8 +57,11 @@ func classify(resp *http.Response, err error, attempt, call context.Context) kin
 	if call.Err() != nil {
 		return kindGivenUp
 	}
-	if errors.Is(context.Cause(attempt), errAttemptTimeout) {
+	switch cause := context.Cause(attempt); {
+	case errors.Is(cause, errAttemptTimeout):
 		return kindTimeout
+	case errors.Is(cause, errSilent):
+		return kindSilent
 	}
 	return kindOf(err)
 }
@@ -157,14 +161,6 @@ func (b *budget) spend(now time.Time) bool {
 	}
 	b.tokens--
 	return true
-}
-
-// left reports whether a repeat would be allowed. Without one, cutting an attempt short
-// would only turn a slow answer into none.
-func (b *budget) left() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.tokens >= 1
 }
 
 func (b *budget) refillLocked(now time.Time) {

@@ -36,15 +36,19 @@ type transport struct {
 // two failures in the next tier, and last in another region:
 //
 //   - when no connection came about: always, since nothing was sent;
-//   - when the connection broke before an answer began, the answer is 502, 503 or 504, or
-//     none came within Config.AttemptTimeout: if the call is safe to repeat. These are GET,
+//   - when the connection broke before an answer began, the answer is 502, 503 or 504, none
+//     came within Config.AttemptTimeout, or the instance turned out to answer nobody: if the
+//     call is safe to repeat. These are GET,
 //     HEAD, OPTIONS, TRACE, PUT and DELETE, and POST and PATCH with an Idempotency-Key
 //     header, if the body can be read again (Request.GetBody).
 //
 // Never after an answer began, never more than Config.MaxAttempts times (refused
-// connections aside), and only within the retry budget. The time of an attempt is bounded
-// only while there is another instance to try, and for bodies up to 64 KiB; the last attempt
-// has as long as the request's context. WithAttemptTimeout changes it for one call. An answer of 502, 503 or 504 that is not repeated is returned as it is.
+// connections and instances that answer nobody aside), and only within the retry budget;
+// leaving an instance that answers nobody takes nothing of it. The time of an attempt is
+// bounded only while there is another instance to try and the budget allows it, and for
+// bodies up to 64 KiB; otherwise it has as long as the request's context, or until the
+// instance turns out to answer nobody. WithAttemptTimeout changes it for one call. An answer
+// of 502, 503 or 504 that is not repeated is returned as it is.
 //
 // Answers carry the headers Nearside-Served-Region, Nearside-Served-Instance and
 // Nearside-Attempts. Errors are those of Pick, or a *CallError.
