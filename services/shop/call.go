@@ -47,6 +47,7 @@ func (c *caller) post(ctx context.Context, service, path, key string, in, out an
 // what was asked (the fault is the shopper's), else a 502 that names the service.
 func (c *caller) do(ctx context.Context, method, service, path, key string, body []byte, out any) (http.Header, error) {
 	// A bytes.Reader gives the request a GetBody, without which nobody could repeat it.
+	ctx = withAttempt(ctx, quickAttempt(service, path))
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+service+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, downstream(service, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -68,6 +69,21 @@ func patienceOf(service string) patience {
 		return patience{attempt: 500 * time.Millisecond, answer: 1400 * time.Millisecond}
 	}
 	return patience{attempt: 500 * time.Millisecond, answer: 500 * time.Millisecond}
+}
+
+// quickAttempt bounds one try at an instance for what is answered at once; 0 = the caller's
+// own patience has to do. Catalog and users ask nobody, and neither the home page nor a
+// product needs orders: a hung instance costs such a call less than patienceOf allows.
+func quickAttempt(service, path string) time.Duration {
+	switch service {
+	case Catalog, Users:
+		return 500 * time.Millisecond
+	case Storefront:
+		if u, _, _ := strings.Cut(path, "?"); u == "/" || strings.HasPrefix(u, "/products/") {
+			return time.Second
+		}
+	}
+	return 0
 }
 
 func (c Config) peerConfig(service string, traces trace.TracerProvider, log *slog.Logger) peerConfig {

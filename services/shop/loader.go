@@ -194,6 +194,7 @@ func (l *loader) shop(ctx context.Context, call shopperCall, at time.Time) outco
 }
 
 func (l *loader) ask(ctx context.Context, call shopperCall, o *outcome) (detail string, err error) {
+	ctx = withAttempt(ctx, quickAttempt(Storefront, call.target))
 	req, err := http.NewRequestWithContext(ctx, call.method, "http://"+Storefront+call.target, bytes.NewReader(call.body))
 	if err != nil {
 		return "", err

@@ -12,6 +12,14 @@ import (
 // It is short: whoever has not heard of it by then is refused and calls another instance.
 const drainDelay = 250 * time.Millisecond
 
+// withAttempt bounds each try of the calls made with the context; 0 = as the client does.
+func withAttempt(ctx context.Context, d time.Duration) context.Context {
+	if d == 0 {
+		return ctx
+	}
+	return nearside.WithAttemptTimeout(ctx, d)
+}
+
 // dialRegion gives a program its SDK client.
 func dialRegion(home peerConfig) (peers, error) {
 	token, err := readToken(home.tokenFile)
