@@ -40,6 +40,9 @@ func (d *door) federation(ctx context.Context, _ *request) (answer, error) {
 
 func (d *door) limits(context.Context, *request) (answer, error) {
 	l := d.Registry.Limits()
+	if d.KV != nil {
+		d.KV.Limits(&l)
+	}
 	return answer{body: &l, stamp: d.Registry.Stamp()}, nil
 }
 
