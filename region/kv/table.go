@@ -20,6 +20,10 @@ import (
 const (
 	DefaultMaxKeys  = 100_000
 	DefaultMaxBytes = 64 << 20
+	// With the defaults keys take at most 64 + 128 + 150 MiB of the store: what there is, and
+	// what was written in the ten minutes that the store may remember. Its quota is 512 MiB.
+	DefaultWriteBurst = 128 << 20
+	DefaultWriteRate  = 256 << 10
 )
 
 // Registry is the part of *registry.Registry that keys are kept with.
@@ -38,8 +42,12 @@ type Config struct {
 	// MaxKeys and MaxBytes bound the keys of the region, and their values together in bytes:
 	// each node holds all of them in memory, and the store on its disk, so raise them with
 	// both, and the store's quota with them. 0 = the defaults above.
-	MaxKeys       int
-	MaxBytes      int
+	MaxKeys  int
+	MaxBytes int
+	// WriteBurst bytes of keys and values may be written at once, and WriteRate bytes per second
+	// from then on, at each node. Higher ones let keys fill a store's quota. 0 = the defaults.
+	WriteBurst    int
+	WriteRate     int
 	Logger        *slog.Logger         // nil = silent
 	MeterProvider metric.MeterProvider // nil = none
 }
@@ -57,6 +65,7 @@ type Table struct {
 	history history // of head's epoch
 
 	budget budget
+	pace   pace
 }
 
 // head is the view at one version.
@@ -73,14 +82,22 @@ func New(cfg Config) (*Table, error) {
 	if cfg.Registry == nil {
 		return nil, errors.New("kv: a registry is needed")
 	}
-	if cfg.MaxKeys < 0 || cfg.MaxBytes < 0 {
-		return nil, fmt.Errorf("kv: %d keys and %d bytes cannot be the limits", cfg.MaxKeys, cfg.MaxBytes)
-	}
-	if cfg.MaxKeys == 0 {
-		cfg.MaxKeys = DefaultMaxKeys
-	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = DefaultMaxBytes
+	for _, limit := range []struct {
+		of   *int
+		name string
+		or   int
+	}{
+		{&cfg.MaxKeys, "keys", DefaultMaxKeys},
+		{&cfg.MaxBytes, "bytes", DefaultMaxBytes},
+		{&cfg.WriteBurst, "bytes written at once", DefaultWriteBurst},
+		{&cfg.WriteRate, "bytes written per second", DefaultWriteRate},
+	} {
+		if *limit.of < 0 {
+			return nil, fmt.Errorf("kv: %d %s cannot be the limit", *limit.of, limit.name)
+		}
+		if *limit.of == 0 {
+			*limit.of = limit.or
+		}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -88,7 +105,7 @@ func New(cfg Config) (*Table, error) {
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = noop.NewMeterProvider()
 	}
-	t := &Table{cfg: cfg, log: cfg.Logger}
+	t := &Table{cfg: cfg, log: cfg.Logger, pace: pace{burst: cfg.WriteBurst, rate: cfg.WriteRate}}
 	t.head.Store(&head{view: &View{}, changed: make(chan struct{})})
 	if err := t.observe(); err != nil {
 		return nil, err
@@ -122,6 +139,7 @@ func (t *Table) observe() error {
 // Limits fills in what is in force here.
 func (t *Table) Limits(l *api.Limits) {
 	l.KVKeyLength, l.KVValueBytes, l.KVKeys, l.KVBytes = api.MaxKVKeyLength, api.MaxKVValueBytes, t.cfg.MaxKeys, t.cfg.MaxBytes
+	l.KVWriteBurst, l.KVWriteRate = t.cfg.WriteBurst, t.cfg.WriteRate
 }
 
 // follower is the side of a table that the registry feeds.

@@ -3,7 +3,6 @@ package kv
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/store"
@@ -41,6 +40,9 @@ func (t *Table) Put(ctx context.Context, q PutQuery) (out api.KVWritten, created
 			Remedy: "keep large things elsewhere, and here where they are",
 		}
 	}
+	if err := t.pace.take(writeCost(q)); err != nil {
+		return out, false, err
+	}
 	var claim claim
 	defer t.budget.release(&claim)
 	var first uint64 // the created revision; 0 = this write
@@ -56,7 +58,12 @@ func (t *Table) Put(ctx context.Context, q PutQuery) (out api.KVWritten, created
 		}
 		return []store.Op{{Key: RecordKey(q.Namespace, q.Key), Value: encode(q.Value, first), Guarded: true, If: guard}}, nil
 	})
-	if err != nil {
+	switch api.CodeOf(err) {
+	case "":
+	case api.CodeConflict, api.CodeStorageFull:
+		t.pace.giveBack(writeCost(q))
+		return out, false, err
+	default:
 		return out, false, err
 	}
 	t.writes.Add(ctx, 1)
@@ -137,51 +144,4 @@ func conflict(ns api.Namespace, key string, cas, at uint64) error {
 		e.Remedy = "read it again, and write with cas and its revision"
 	}
 	return e
-}
-
-// budget counts what writes under way will add, so that many at once cannot pass the limits
-// together.
-type budget struct {
-	mu    sync.Mutex
-	keys  int
-	bytes int
-}
-
-// claim is one write's part of the budget.
-type claim struct{ keys, bytes int }
-
-// claim replaces what c holds by room for keys and bytes more; CodeStorageFull when there is
-// none. Writes that make nothing larger are always allowed.
-func (t *Table) claim(c *claim, keys, bytes int) error {
-	b := &t.budget
-	b.release(c)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	// Looked at under the lock: a write gives its claim back after the view shows it, so it is
-	// counted here, there, or twice, but never not at all.
-	haveKeys, haveBytes := t.head.Load().view.Len()
-	full := func(what string, most int) error {
-		return &api.Error{
-			Code: api.CodeStorageFull, Detail: fmt.Sprintf("the region keeps at most %d %s, and this would be more", most, what),
-			Remedy: "delete keys that are not needed; GET /v1/limits lists the limits. Registrations are not affected",
-		}
-	}
-	switch {
-	case keys > 0 && haveKeys+b.keys+keys > t.cfg.MaxKeys:
-		return full("keys", t.cfg.MaxKeys)
-	case bytes > 0 && haveBytes+int64(b.bytes+bytes) > int64(t.cfg.MaxBytes):
-		return full("bytes of values", t.cfg.MaxBytes)
-	}
-	*c = claim{max(keys, 0), max(bytes, 0)}
-	b.keys += c.keys
-	b.bytes += c.bytes
-	return nil
-}
-
-func (b *budget) release(c *claim) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.keys -= c.keys
-	b.bytes -= c.bytes
-	*c = claim{}
 }

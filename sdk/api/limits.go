@@ -76,4 +76,7 @@ type Limits struct {
 	KVValueBytes int `json:"kv_value_bytes"`
 	KVKeys       int `json:"kv_keys"`
 	KVBytes      int `json:"kv_bytes"`
+	// KVWriteBurst bytes may be written to keys at once, KVWriteRate per second from then on.
+	KVWriteBurst int `json:"kv_write_burst_bytes"`
+	KVWriteRate  int `json:"kv_write_bytes_per_second"`
 }
