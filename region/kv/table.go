@@ -31,6 +31,7 @@ type Registry interface {
 	Follow(f registry.Follower) error
 	Authorize(ctx context.Context, a registry.Access) error
 	Fresh(ctx context.Context, o registry.ReadOptions) (registry.Stamp, error)
+	Meet(ctx context.Context, seen api.Version) (why string, err error)
 	Write(ctx context.Context, decide func() ([]store.Op, error)) (revision uint64, err error)
 	OpenWatch() (done func(), err error)
 	Ended() <-chan struct{}

@@ -83,14 +83,15 @@ func (w *watch) begin(ctx context.Context) error {
 	if from.IsZero() {
 		return w.relist("")
 	}
-	v := w.t.head.Load().version
-	if from.Region == v.Region && from.Epoch == v.Epoch && from.Revision > v.Revision {
-		// Another node of the region is ahead of this one. Older items would be time travel (P4).
-		if _, err := w.t.cfg.Registry.Fresh(ctx, registry.ReadOptions{MinRevision: from.Revision}); err != nil {
-			return err
-		}
+	// Older items than the client has would be time travel (P4): wait for this node first.
+	why, err := w.t.cfg.Registry.Meet(ctx, from)
+	if err != nil {
+		return err
 	}
-	if _, _, why := w.t.since(from); why != "" {
+	if why == "" {
+		_, _, why = w.t.since(from)
+	}
+	if why != "" {
 		return w.relist(why)
 	}
 	w.at = from
@@ -165,7 +166,9 @@ func (t *Table) since(v api.Version) (changes []Change, upTo api.Version, why st
 		return nil, head, fmt.Sprintf("version %s is of another region", api.Quote(v.String()))
 	case v.Epoch != head.Epoch:
 		return nil, head, fmt.Sprintf("the region's history began anew: its epoch is %s", head.Epoch)
-	case v.Revision >= head.Revision:
+	case v.Revision > head.Revision:
+		return nil, head, fmt.Sprintf("revision %d is ahead of this node's history, which is at %d", v.Revision, head.Revision)
+	case v.Revision == head.Revision:
 		return nil, v, ""
 	}
 	changes, rest, ok := t.history.since(v.Revision)

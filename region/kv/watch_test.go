@@ -131,6 +131,13 @@ func TestWatchIsTornByResets(t *testing.T) {
 		if err != nil || st.Version.Epoch.Generation != 8 || string(e.Value) != "2" {
 			t.Errorf("%+v %+v %v", e, st, err)
 		}
+		// Nor can one that nobody was ever at.
+		ahead := st.Version
+		ahead.Revision += 1000
+		late := b.watch(WatchQuery{From: ahead}, nil)
+		time.Sleep(2 * time.Second)
+		b.want(late.next(), "reset, item a(2), synced")
+		_, st, _ = b.Get(t.Context(), KeyQuery{Key: "a"})
 		// A version from before the node's start cannot be resumed from there.
 		old := st.Version
 		old.Revision = 1

@@ -54,6 +54,13 @@ func (r *Registry) Fresh(ctx context.Context, o ReadOptions) (Stamp, error) {
 	return r.stamp(snap, source), nil
 }
 
+// Meet is for a client that holds seen, before it resumes a stream: when that is ahead of
+// this node it waits for a moment until the node is there. why is not empty when it is not
+// and the client must start over.
+func (r *Registry) Meet(ctx context.Context, seen api.Version) (why string, err error) {
+	return r.meet(ctx, seen)
+}
+
 // Write commits what decide returns, and calls it again when another write came between;
 // every operation must be guarded by what decide saw. It returns the commit's revision once
 // followers show it, and 0 when decide returned nothing to do. Everything within five seconds.

@@ -27,7 +27,7 @@ const maxAnswerBytes = 64 << 20
 
 // client asks region nodes over HTTP v1. Its addresses are tried in order, and the next
 // one only when a node gave no answer at all: an answer, even "no", is final. Every request
-// that the verbs send is safe to repeat.
+// that the verbs send is safe to repeat, but for a compare-and-set that may have arrived.
 type client struct {
 	addrs   []string
 	http    *http.Client
