@@ -102,7 +102,7 @@ func TestWatchKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.want(w.next(), "")
-		time.Sleep(api.BookmarkInterval)
+		pass(api.BookmarkInterval)
 		frames := w.drain()
 		if len(frames) != 1 || frames[0].Kind != api.FrameBookmark || frames[0].Version != b.registry.Snapshot().Version() {
 			t.Errorf("%+v, head %s", frames, b.registry.Snapshot().Version())
@@ -135,7 +135,7 @@ func TestWatchIsTornByResets(t *testing.T) {
 		ahead := st.Version
 		ahead.Revision += 1000
 		late := b.watch(WatchQuery{From: ahead}, nil)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		b.want(late.next(), "reset, item a(2), synced")
 		_, st, _ = b.Get(t.Context(), KeyQuery{Key: "a"})
 		// A version from before the node's start cannot be resumed from there.
