@@ -16,10 +16,18 @@ import (
 
 // answer is what a handler returns instead of an error.
 type answer struct {
-	status int // 0 = 200
-	body   any // nil = none
+	status int               // 0 = 200
+	body   any               // nil = none
+	raw    *document         // sent as it is, instead of body
+	header map[string]string // more of them; canonical names
 	stamp  registry.Stamp
 	bare   bool // no stamp: the answer is about the node, not about data
+}
+
+// document is bytes of a media type.
+type document struct {
+	media string
+	bytes []byte
 }
 
 // buffer holds an encoder and its output, used again and again.
@@ -58,8 +66,18 @@ func (d *door) write(w http.ResponseWriter, a answer) error {
 	if !a.bare {
 		d.stamps.set(h, a.stamp)
 	}
+	for name, value := range a.header {
+		h[name] = []string{value}
+	}
 	if a.status == 0 {
 		a.status = http.StatusOK
+	}
+	if a.raw != nil {
+		h.Set("Content-Type", a.raw.media)
+		h.Set("Content-Length", strconv.Itoa(len(a.raw.bytes)))
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.raw.bytes)
+		return nil
 	}
 	if a.body == nil {
 		w.WriteHeader(a.status)

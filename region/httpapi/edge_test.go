@@ -165,11 +165,13 @@ func TestMetricsNameRoutesAndNotPaths(t *testing.T) {
 		{"GET", "/v1/zzz-" + strings.Repeat("x", 99), "", ""},
 		{"BREW", "/v1/limits", "", ""},
 		{"GET", "/v1/limits", "Host: evil.example", ""},
+		{"GET", "/v1/policies/secret", "", ""},
 		{"GET", "/v1/kv/secret", "", ""},
+		{"GET", "/v1/kv/a/b", "", ""},
 	} {
 		q.do(t, h)
 	}
-	want := map[string]int{"GET /v1/resolve/:service 2xx": 2, "GET /v1/resolve/:service 4xx": 1, "other other 4xx": 4}
+	want := map[string]int{"GET /v1/resolve/:service 2xx": 2, "GET /v1/resolve/:service 4xx": 1, "GET /v1/kv/* 4xx": 2, "other other 4xx": 4}
 	if fmt.Sprint(mp.seen) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", mp.seen, want)
 	}

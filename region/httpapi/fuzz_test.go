@@ -15,6 +15,9 @@ func FuzzRequests(f *testing.F) {
 		{"DELETE", inst + "?incarnation=18446744073709551616", "", ""},
 		{"GET", "/v1/watch?service=a&service=b&far=true&from=us-east/3-0000000000000abc/9", "", ""},
 		{"GET", "/v1/explain/orders?from=a/b/c&zone=", "", ""},
+		{"GET", "/v1/kv/?prefix=a/&watch=true&keys=true&from=us-east/3-0000000000000abc/9", "", ""},
+		{"PUT", "/v1/kv/a%2Fb?cas=0", "Content-Type: x", "\x00"},
+		{"GET", "/v1/sd/prometheus?service=a", "", ""},
 		{"POST", "/v1/kv/%00?x=%zz;", "Origin: ://", "x"},
 		{"OPTIONS", "*", "Host: [::1", ""},
 		{"GET", "http://[::1]:7400//v1/limits#a?b", "Authorization: Bearer", ""},
@@ -25,7 +28,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	fk := newFake()
 	fk.onWatch = watchNothing
-	h, log := testDoor(f, fk, nil)
+	h, log := testDoor(f, fk, func(c *Config) { c.KV = newFakeKV() })
 	f.Fuzz(func(t *testing.T, method, target, header, body string) {
 		r, err := raw{method, target, header, body}.parse()
 		if err != nil {

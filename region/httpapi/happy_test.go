@@ -113,6 +113,8 @@ func TestEveryEndpointAnswers(t *testing.T) {
 		},
 		{raw{"GET", "/v1/federation", "", ""}, 200, `{"region":"us-east","epoch":"","revision":0,"enabled":false,"links":[],"readers":[]}`, nil},
 		{raw{"GET", "/v1/limits", "", ""}, 200, "*", nil},
+		{raw{"GET", "/v1/sd/prometheus", "", ""}, 200, `[]`, registry.InstancesQuery{Namespace: "default", Service: "orders", Limit: api.MaxListLimit}},
+		{raw{"GET", "/v1/openapi.yaml", "", ""}, 200, "*", nil},
 		{raw{"GET", "/livez", "", ""}, 200, `{"live":true,"region":"us-east","node":"n1"}`, nil},
 		{raw{"GET", "/readyz?verbose", "", ""}, 200, `{"ready":true,"region":"us-east","node":"n1","checks":[{"name":"store","ok":true}]}`, nil},
 		{raw{"GET", "/metrics", "", ""}, 200, `nearside_up 1`, nil},

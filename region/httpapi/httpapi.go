@@ -56,6 +56,9 @@ type Config struct {
 	Region   api.Region // told in headers of answers that carry no data
 	Node     string     // told in Nearside-Node
 
+	// KV serves /v1/kv/; nil = 404.
+	KV KV
+
 	// Metrics serves GET /metrics; nil = 404.
 	Metrics http.Handler
 

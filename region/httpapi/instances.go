@@ -83,15 +83,18 @@ func (d *door) setStatus(ctx context.Context, r *request) (answer, error) {
 	return d.change(ctx, key, c)
 }
 
+// drainRequest is the optional body of PUT …/{id}/drain.
+type drainRequest struct {
+	Note        string `json:"note,omitempty"`
+	Incarnation uint64 `json:"incarnation,omitempty"`
+}
+
 func (d *door) drain(ctx context.Context, r *request) (answer, error) {
 	key := r.instanceKey()
 	if r.err != nil {
 		return answer{}, r.err
 	}
-	var body struct {
-		Note        string `json:"note"`
-		Incarnation uint64 `json:"incarnation"`
-	}
+	var body drainRequest
 	if err := r.decodeOptional(&body); err != nil {
 		return answer{}, err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/store/memstore"
 	"github.com/nearside/nearside/sdk/api"
@@ -140,12 +141,16 @@ func withRegion(t *testing.T, test func(t *testing.T, c *client)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		keys, err := kv.New(kv.Config{Registry: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		ran := make(chan error, 1)
 		go func() { ran <- reg.Run(ctx) }()
 		<-reg.Loaded()
 
-		h, err := New(Config{Registry: reg, Region: "us-east", Node: "n1", Closing: ctx})
+		h, err := New(Config{Registry: reg, KV: keys, Region: "us-east", Node: "n1", Closing: ctx})
 		if err != nil {
 			t.Fatal(err)
 		}

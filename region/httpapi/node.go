@@ -40,17 +40,23 @@ func (d *door) federation(ctx context.Context, _ *request) (answer, error) {
 
 func (d *door) limits(context.Context, *request) (answer, error) {
 	l := d.Registry.Limits()
+	if d.KV != nil {
+		d.KV.Limits(&l)
+	}
 	return answer{body: &l, stamp: d.Registry.Stamp()}, nil
+}
+
+// liveness is the body of GET /livez.
+type liveness struct {
+	Live   bool       `json:"live"`
+	Region api.Region `json:"region"`
+	Node   string     `json:"node"`
 }
 
 // livez says that the process serves requests, and nothing more: a supervisor that
 // restarts a node for a lost store would only make it forget.
 func (d *door) livez(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, jsonType, struct {
-		Live   bool       `json:"live"`
-		Region api.Region `json:"region"`
-		Node   string     `json:"node"`
-	}{true, d.Region, d.Node})
+	return writeJSON(w, http.StatusOK, jsonType, liveness{true, d.Region, d.Node})
 }
 
 func (d *door) readyz(w http.ResponseWriter, _ *http.Request) error {

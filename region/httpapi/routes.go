@@ -26,7 +26,8 @@ type route struct {
 
 	// call answers with one document.
 	call func(ctx context.Context, r *request) (answer, error)
-	// stream writes for as long as it likes; its error is for the time before the first byte.
+	// stream writes by itself, for as long as it likes; its error is for the time before the
+	// first byte.
 	stream func(w http.ResponseWriter, r *request) error
 	// plain is not part of /v1: any query is fine.
 	plain func(w http.ResponseWriter, r *http.Request) error
@@ -60,6 +61,13 @@ func (d *door) routes() []route {
 		{method: "GET", path: api.PathLimits, call: d.limits},
 		{method: "GET", path: api.PathSnapshot, stream: d.snapshot},
 
+		{method: "GET", path: pathKVKey, query: read("prefix", "keys", "limit", "cursor", "watch", "from", "meta"), stream: d.kvRead},
+		{method: "PUT", path: pathKVKey, query: []string{"cas", "ns"}, body: true, call: d.kvPut},
+		{method: "DELETE", path: pathKVKey, query: []string{"cas", "ns"}, call: d.kvDelete},
+
+		{method: "GET", path: api.PathPrometheus, query: []string{"service", "ns", "region"}, call: d.prometheus},
+		{method: "GET", path: api.PathOpenAPI, call: d.openAPI},
+
 		{method: "GET", path: api.PathLivez, plain: d.livez},
 		{method: "GET", path: api.PathReadyz, plain: d.readyz},
 		{method: "GET", path: api.PathMetrics, plain: d.exportMetrics},
@@ -69,8 +77,8 @@ func (d *door) routes() []route {
 // absent are paths that the design names and this version does not have: whoever read of
 // them learns why they are not there.
 var absent = []string{
-	"/v1/batch", "/v1/batch/*", "/v1/policies", "/v1/policies/*", "/v1/whatif", "/v1/events", "/v1/kv", "/v1/kv/*",
-	"/v1/openapi.yaml", "/v1/sd/prometheus", api.PathRegions + "/:region/drain", "/ui", "/ui/*", "/consul/*", "/eureka/*",
+	"/v1/batch", "/v1/batch/*", "/v1/policies", "/v1/policies/*", "/v1/whatif", "/v1/events",
+	api.PathRegions + "/:region/drain", "/ui", "/ui/*", "/consul/*", "/eureka/*",
 }
 
 func (d *door) router(routes []route) http.Handler {
@@ -168,7 +176,7 @@ func (d *door) around(next echo.HandlerFunc) echo.HandlerFunc {
 		if status = w.Status; err != nil {
 			status = d.refuse(c, err, gone)
 		}
-		if err != nil || c.Path() != api.PathWatch {
+		if err != nil || h.Get("Content-Type") != streamType {
 			d.metrics.observe(ctx, c.Request().Method, c.Path(), status, gone, time.Since(begin))
 		}
 		return nil
@@ -231,6 +239,8 @@ func (d *door) refuse(c echo.Context, err error, gone bool) int {
 func unknownPath(u *url.URL) *api.Error {
 	e := &api.Error{Code: api.CodeNotFound, Detail: "there is no path " + api.Quote(u.Path)}
 	switch {
+	case u.Path == "/v1/kv":
+		e.Remedy = "use /v1/kv/KEY, or /v1/kv/?prefix= for a list"
 	case len(u.Path) > 1 && strings.HasSuffix(u.Path, "/"):
 		e.Remedy = "leave out the slash at the end"
 	case strings.HasPrefix(u.Path, "/v1/services/"):

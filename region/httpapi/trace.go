@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/attribute"
@@ -16,7 +17,7 @@ import (
 // (a span of hours tells nothing) and without a TracerProvider.
 func (d *door) startSpan(c echo.Context) trace.Span {
 	r := c.Request()
-	if d.tracer == nil || r.URL.Path == api.PathWatch || len(r.URL.Path) < 4 || r.URL.Path[:4] != "/v1/" {
+	if d.tracer == nil || isWatch(r) || len(r.URL.Path) < 4 || r.URL.Path[:4] != "/v1/" {
 		return nil
 	}
 	ctx := d.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
@@ -45,4 +46,9 @@ func endSpan(span trace.Span, c echo.Context, status int) {
 		}
 	}
 	span.End()
+}
+
+// isWatch tells a request for a stream before its route is known.
+func isWatch(r *http.Request) bool {
+	return r.URL.Path == api.PathWatch || r.URL.Path == api.PathKV && strings.Contains(r.URL.RawQuery, "watch=true")
 }

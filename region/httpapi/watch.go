@@ -11,6 +11,9 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
+// streamType is the media type of every stream, and of nothing else.
+const streamType = "text/event-stream"
+
 // openAfter is how long a watch may be silent before its headers are sent: refusals come
 // at once and get a status of their own, and a client that resumes a quiet stream is not
 // left to guess whether it is connected.
@@ -25,13 +28,21 @@ var errClosing = &api.Error{
 	Remedy: "open the watch at another node, or here again later",
 }
 
-// watch is GET /v1/watch. It runs in the request's own goroutine until the client leaves,
-// a frame is not taken within frameTimeout, the registry ends the stream, or the node closes.
+// watch is GET /v1/watch.
 func (d *door) watch(w http.ResponseWriter, r *request) error {
 	q, err := r.watchQuery()
 	if err != nil {
 		return err
 	}
+	return d.frames(w, r, func(ctx context.Context, send func(api.Frame) error) error {
+		return d.Registry.Watch(ctx, q, send)
+	})
+}
+
+// frames answers with the stream of frames that source sends. It runs in the request's own
+// goroutine until the client leaves, a frame is not taken within frameTimeout, source
+// returns, or the node closes.
+func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Context, func(api.Frame) error) error) error {
 	if d.Closing.Err() != nil {
 		return errClosing
 	}
@@ -55,7 +66,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	timer := time.AfterFunc(openAfter, func() { _ = s.open() })
 	defer timer.Stop()
 	defer s.close()
-	err = d.Registry.Watch(ctx, q, s.send)
+	err := source(ctx, s.send)
 	if s.close() {
 		d.Logger.Debug("watch ended", "request_id", w.Header().Get(api.HeaderRequestID), "frames", s.frames,
 			"cause", context.Cause(ctx), "error", err)
@@ -76,7 +87,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 func (d *door) openStream(w http.ResponseWriter, protoMajor int) {
 	h := w.Header()
 	d.stamps.set(h, d.Registry.Stamp())
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", streamType)
 	if protoMajor == 1 {
 		h.Set("Connection", "close")
 	}
@@ -120,6 +131,12 @@ func (r *request) watchQuery() (registry.WatchQuery, error) {
 			q.Services = append(q.Services, api.ServiceName(s))
 		}
 	}
+	q.From = r.resumeFrom()
+	return q, r.err
+}
+
+// resumeFrom reads the version that a stream goes on from; zero when none is given.
+func (r *request) resumeFrom() api.Version {
 	// A browser opens a lost stream again with the same URL and the id it saw last, so the
 	// header is the newer of the two.
 	name, from := "Last-Event-ID", r.Header.Get("Last-Event-ID")
@@ -130,6 +147,5 @@ func (r *request) watchQuery() (registry.WatchQuery, error) {
 	if err != nil {
 		r.bad(name, from, "give back the id of a frame, REGION/EPOCH/REVISION, or leave it out")
 	}
-	q.From = v
-	return q, r.err
+	return v
 }

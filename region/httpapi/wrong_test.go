@@ -181,9 +181,6 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"policies", raw{"GET", "/v1/policies/orders", "", ""}, api.CodeNotFound, ""},
 		{"whatif", raw{"GET", "/v1/whatif?lose=eu-west", "", ""}, api.CodeNotFound, ""},
 		{"events", raw{"GET", "/v1/events?follow=true", "", ""}, api.CodeNotFound, ""},
-		{"kv", raw{"PUT", "/v1/kv/a/b/c", asked, "1"}, api.CodeNotFound, ""},
-		{"openapi", raw{"GET", "/v1/openapi.yaml", "", ""}, api.CodeNotFound, ""},
-		{"prometheus targets", raw{"GET", "/v1/sd/prometheus", "", ""}, api.CodeNotFound, ""},
 		{"region drain", raw{"PUT", "/v1/regions/eu-west/drain", asked, "{}"}, api.CodeNotFound, ""},
 		{"dashboard", raw{"GET", "/ui/", "", ""}, api.CodeNotFound, ""},
 	}
@@ -229,7 +226,7 @@ func TestUnknownParameterListsTheKnownOnes(t *testing.T) {
 
 func TestAbsentSurfacesSaySo(t *testing.T) {
 	h, _ := testDoor(t, newFake(), nil)
-	for method, target := range map[string]string{"GET": "/v1/kv/a%22%0A", "PUT": "/v1/regions/eu-west/drain"} {
+	for method, target := range map[string]string{"GET": "/v1/policies/a%22%0A", "PUT": "/v1/regions/eu-west/drain"} {
 		p := problemOf(t, raw{method, target, "", ""}.do(t, h))
 		path, _ := url.PathUnescape(target)
 		if !strings.Contains(p.Detail, strconv.Quote(path)+" is not in this version") {

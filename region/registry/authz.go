@@ -16,6 +16,8 @@ const (
 	VerbRead     Verb = "read"     // list, resolve, explain, watch
 	VerbRegister Verb = "register" // register, heartbeat and deregister an instance
 	VerbOperate  Verb = "operate"  // change the status of an instance, save the records
+	VerbKVRead   Verb = "kv-read"  // get, list and watch keys
+	VerbKVWrite  Verb = "kv-write" // put and delete keys
 )
 
 // Access is one thing a caller wants to do. Service is empty when it concerns the whole
@@ -24,6 +26,9 @@ type Access struct {
 	Verb      Verb
 	Namespace api.Namespace
 	Service   api.ServiceName
+	// Key is the key that the VerbKV… verbs are about. A list or watch has Prefix instead: it
+	// is allowed only to whoever may read every key that begins with it.
+	Key, Prefix string
 }
 
 // Authorizer decides whether the caller behind ctx may do a. Its error is an *api.Error with

@@ -83,6 +83,8 @@ type Registry struct {
 	ledgerMu sync.Mutex
 	ledger   *liveness.Ledger
 
+	followers []Follower // fixed before Run; called under mu
+
 	loaded   chan struct{} // closed at the first load
 	ended    chan struct{} // closed when Run returns
 	running  atomic.Bool

@@ -144,7 +144,7 @@ func (r *Registry) load(ctx context.Context) error {
 			continue
 		}
 		snap, orphans, broken := catalog.Load(r.cfg.Region, img)
-		if !r.adopt(v, snap) {
+		if !r.adopt(v, snap, img.Records) {
 			continue // the epoch was raised meanwhile
 		}
 		r.reportBroken(broken)
@@ -174,7 +174,7 @@ func goesBack(v api.Version, img store.Image) bool {
 }
 
 // adopt publishes a loaded snapshot unless the head's epoch is no longer was.
-func (r *Registry) adopt(was api.Version, snap *catalog.Snapshot) bool {
+func (r *Registry) adopt(was api.Version, snap *catalog.Snapshot, records []store.Record) bool {
 	members := make([]liveness.Member, 0, snap.Counts().Total)
 	for _, key := range snap.Services() {
 		list, _ := snap.Service(key)
@@ -191,6 +191,9 @@ func (r *Registry) adopt(was api.Version, snap *catalog.Snapshot) bool {
 	r.ledger.Load(r.now(), members)
 	r.ledgerMu.Unlock()
 	r.history = catalog.NewHistory(historySize, snap.Version().Revision)
+	for _, f := range r.followers {
+		f.Load(snap.Version(), records)
+	}
 	r.publish(snap)
 	return true
 }
@@ -224,6 +227,9 @@ func (r *Registry) apply(b store.Batch) error {
 		r.ledgerMu.Unlock()
 	}
 	r.history.Append(b.Revision, changes)
+	for _, f := range r.followers {
+		f.Apply(b)
+	}
 	r.publish(next)
 	r.departures.note(r.now(), b, next)
 	r.reportBroken(broken)
@@ -240,6 +246,9 @@ func (r *Registry) progress(revision uint64) {
 		return
 	}
 	r.history.Append(revision, nil)
+	for _, f := range r.followers {
+		f.Progress(revision)
+	}
 	r.publish(cur.At(revision))
 }
 
@@ -273,6 +282,9 @@ func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error {
 		return nil
 	}
 	r.history = catalog.NewHistory(historySize, v.Revision)
+	for _, f := range r.followers {
+		f.Raise(epoch)
+	}
 	r.publish(snap.InEpoch(epoch))
 	r.log.Warn("the region's epoch was raised", "from", v.Epoch.String(), "to", epoch.String())
 	return nil

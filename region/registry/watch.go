@@ -33,14 +33,11 @@ func (r *Registry) Watch(ctx context.Context, q WatchQuery, send func(api.Frame)
 	if err := r.needLoaded(); err != nil {
 		return err
 	}
-	if n := r.watches.Add(1); n > int64(r.cfg.MaxWatches) {
-		r.watches.Add(-1)
-		return &api.Error{
-			Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("this node serves %d watches already", r.cfg.MaxWatches),
-			Remedy: "watch several services in one stream, or ask another node",
-		}
+	done, err := r.OpenWatch()
+	if err != nil {
+		return err
 	}
-	defer r.watches.Add(-1)
+	defer done()
 	return w.run(ctx)
 }
 

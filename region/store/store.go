@@ -39,7 +39,7 @@ var (
 const (
 	MaxOps   = 128     // operations (etcd's own limit)
 	MaxBytes = 1 << 20 // keys and values together; below etcd's 1.5 MiB request, which also carries the guards
-	MaxKey   = 512     // bytes of a key
+	MaxKey   = 640     // bytes of a key: the longest of the key-value records, with namespace and prefix, has 579
 )
 
 // Record is one stored record. Value must not be changed by the reader.

@@ -22,6 +22,7 @@ const (
 	CodeServiceNotFound    Code = "service_not_found"    // 404
 	CodeInstanceNotFound   Code = "instance_not_found"   // 404 register it (again)
 	CodeRegionNotFound     Code = "region_not_found"     // 404
+	CodeKeyNotFound        Code = "key_not_found"        // 404 no such key in /v1/kv
 	CodeMethodNotAllowed   Code = "method_not_allowed"   // 405
 	CodeStaleIncarnation   Code = "stale_incarnation"    // 409 a newer incarnation of this id exists
 	CodeConflict           Code = "conflict"             // 409 changed meanwhile, or peers disagree
@@ -41,7 +42,7 @@ const (
 var statusOfCode = map[Code]int{
 	CodeInvalidRequest: 400, CodeUnknownField: 400, CodeUnknownParameter: 400,
 	CodeUnauthorized: 401, CodeForbidden: 403,
-	CodeNotFound: 404, CodeServiceNotFound: 404, CodeInstanceNotFound: 404, CodeRegionNotFound: 404,
+	CodeNotFound: 404, CodeServiceNotFound: 404, CodeInstanceNotFound: 404, CodeRegionNotFound: 404, CodeKeyNotFound: 404,
 	CodeMethodNotAllowed: 405, CodeStaleIncarnation: 409, CodeConflict: 409,
 	CodeBodyTooLarge: 413, CodeUnsupportedMedia: 415,
 	CodeInvalidField: 422, CodeUnsupported: 422, CodeTooManyRequests: 429,
@@ -86,6 +87,9 @@ type Error struct {
 	Field  string // the request's field, when one is to blame
 	// Incarnation is the stored one when Code is CodeStaleIncarnation.
 	Incarnation uint64
+	// Revision is the key's present one (0 = there is no such key) when Code is CodeConflict
+	// and a compare-and-set is refused; nil otherwise.
+	Revision *uint64
 	// RequestID identifies the request in the logs of the node that answered.
 	RequestID string
 }
@@ -129,15 +133,16 @@ func CodeOf(err error) Code {
 
 // Problem is the RFC 9457 problem document of an Error (application/problem+json).
 type Problem struct {
-	Type        string `json:"type"`
-	Title       string `json:"title"`
-	Status      int    `json:"status"`
-	Detail      string `json:"detail"`
-	Code        Code   `json:"code"`
-	RequestID   string `json:"request_id"`
-	Remedy      string `json:"remedy,omitempty"`
-	Field       string `json:"field,omitempty"`
-	Incarnation uint64 `json:"incarnation,omitempty"`
+	Type        string  `json:"type"`
+	Title       string  `json:"title"`
+	Status      int     `json:"status"`
+	Detail      string  `json:"detail"`
+	Code        Code    `json:"code"`
+	RequestID   string  `json:"request_id"`
+	Remedy      string  `json:"remedy,omitempty"`
+	Field       string  `json:"field,omitempty"`
+	Incarnation uint64  `json:"incarnation,omitempty"`
+	Revision    *uint64 `json:"revision,omitempty"`
 }
 
 // ProblemType is the media type of a Problem.
@@ -149,7 +154,7 @@ func (e *Error) Problem(requestID string) Problem {
 	return Problem{
 		Type: "urn:nearside:error:" + string(e.Code), Title: http.StatusText(status), Status: status,
 		Detail: e.Detail, Code: e.Code, RequestID: requestID, Remedy: e.Remedy, Field: e.Field,
-		Incarnation: e.Incarnation,
+		Incarnation: e.Incarnation, Revision: e.Revision,
 	}
 }
 
@@ -157,7 +162,7 @@ func (e *Error) Problem(requestID string) Problem {
 func (p Problem) Err() *Error {
 	return &Error{
 		Code: p.Code, Detail: p.Detail, Remedy: p.Remedy, Field: p.Field,
-		Incarnation: p.Incarnation, RequestID: p.RequestID,
+		Incarnation: p.Incarnation, Revision: p.Revision, RequestID: p.RequestID,
 	}
 }
 

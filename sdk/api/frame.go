@@ -54,6 +54,10 @@ type Frame struct {
 	// More is set on a change when others of the same revision follow: apply them together.
 	More bool `json:"more,omitempty"`
 
+	// KV is what an item or change of a watch of keys is about, instead of an instance. A
+	// change of OpDelete carries the last known entry without its value.
+	KV *KVEntry `json:"kv,omitempty"`
+
 	// Reset: why.
 	Reason string `json:"reason,omitempty"`
 

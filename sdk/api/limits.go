@@ -23,6 +23,10 @@ const (
 	MaxListLimit        = 1_000
 	DefaultListLimit    = 1_000
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
+	MaxKVKeyLength      = 512
+	MaxKVValueBytes     = 64 << 10
+	// MaxKVPageBytes of values end a page of a list of keys, whatever its limit.
+	MaxKVPageBytes = 4 << 20
 )
 
 // Bounds of a heartbeat TTL.
@@ -67,4 +71,12 @@ type Limits struct {
 	EvictionWindow    Duration `json:"eviction_window"`
 	BookmarkInterval  Duration `json:"bookmark_interval"`
 	RequestsPerSecond int      `json:"requests_per_second,omitempty"`
+	// Of one key and its value, and of all keys and values of the region together.
+	KVKeyLength  int `json:"kv_key_length"`
+	KVValueBytes int `json:"kv_value_bytes"`
+	KVKeys       int `json:"kv_keys"`
+	KVBytes      int `json:"kv_bytes"`
+	// KVWriteBurst bytes may be written to keys at once, KVWriteRate per second from then on.
+	KVWriteBurst int `json:"kv_write_burst_bytes"`
+	KVWriteRate  int `json:"kv_write_bytes_per_second"`
 }

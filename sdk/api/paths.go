@@ -16,6 +16,11 @@ const (
 	HeaderRequestID = "X-Request-Id"
 	// HeaderNode names the node that answered.
 	HeaderNode = "Nearside-Node"
+	// HeaderKeyRevision and HeaderKeyCreated come with the raw value of a key: the revisions
+	// of its last write (give it back as ?cas=) and of its first. HeaderRevision is, as in
+	// every answer, where the whole catalogue stood.
+	HeaderKeyRevision = "Nearside-Key-Revision"
+	HeaderKeyCreated  = "Nearside-Key-Created"
 )
 
 // Where an answer comes from.
@@ -38,6 +43,9 @@ const (
 	PathLivez      = "/livez"
 	PathReadyz     = "/readyz"
 	PathMetrics    = "/metrics"
+	PathKV         = "/v1/kv/" // keys as a list; a key's own path is PathKVKey
+	PathPrometheus = "/v1/sd/prometheus"
+	PathOpenAPI    = "/v1/openapi.yaml"
 )
 
 // PathInstances returns the path of a service's instances.

@@ -36,7 +36,7 @@ Exit 0 ready · 4 not ready · 5 no node answers · 8 it does not answer in time
 
 // checkReady prints GET /readyz. A node that is not ready says so with 503 and the same body.
 func (s *session) checkReady(ctx context.Context) error {
-	got, body, err := s.client.exchange(ctx, http.MethodGet, api.PathReadyz, nil)
+	got, body, err := s.client.exchange(ctx, http.MethodGet, api.PathReadyz, nil, nil)
 	if err != nil {
 		var ce *cliError
 		if errors.As(err, &ce) && !s.out.machine() {

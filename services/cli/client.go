@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,7 +27,7 @@ const maxAnswerBytes = 64 << 20
 
 // client asks region nodes over HTTP v1. Its addresses are tried in order, and the next
 // one only when a node gave no answer at all: an answer, even "no", is final. Every request
-// that the verbs send is safe to repeat.
+// that the verbs send is safe to repeat, but for a compare-and-set that may have arrived.
 type client struct {
 	addrs   []string
 	http    *http.Client
@@ -53,7 +54,12 @@ func (c *client) get(ctx context.Context, path string, query url.Values, into an
 // do sends one request. Errors are *api.Error when a node said no, and *cliError or the
 // context's own otherwise.
 func (c *client) do(ctx context.Context, method, path string, query url.Values, into any) (answer, error) {
-	a, body, err := c.exchange(ctx, method, path, query)
+	return c.send(ctx, method, path, query, nil, into)
+}
+
+// send is do with a body of any bytes (nil = none).
+func (c *client) send(ctx context.Context, method, path string, query url.Values, value []byte, into any) (answer, error) {
+	a, body, err := c.exchange(ctx, method, path, query, value)
 	if err != nil {
 		return a, err
 	}
@@ -80,24 +86,24 @@ type content struct {
 }
 
 // exchange returns the first answer that any address gives, whatever its status.
-func (c *client) exchange(ctx context.Context, method, path string, query url.Values) (answer, content, error) {
+func (c *client) exchange(ctx context.Context, method, path string, query url.Values, value []byte) (answer, content, error) {
 	var first error
 	for _, addr := range c.addrs {
-		a, body, err := c.exchangeWith(ctx, addr, method, path, query)
+		a, body, err := c.exchangeWith(ctx, addr, method, path, query, value)
 		if err == nil {
 			return a, body, nil
 		}
 		if first == nil {
 			first = err
 		}
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || query.Has("cas") && reached(err) {
+			break // sent again, a compare-and-set could meet its own first result
 		}
 	}
 	return answer{}, content{}, first
 }
 
-func (c *client) exchangeWith(ctx context.Context, addr, method, path string, query url.Values) (answer, content, error) {
+func (c *client) exchangeWith(ctx context.Context, addr, method, path string, query url.Values, value []byte) (answer, content, error) {
 	a := answer{addr: addr}
 	target := addr + path
 	if len(query) > 0 {
@@ -112,6 +118,10 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 	req, err := c.request(traced, method, target)
 	if err != nil {
 		return a, content{}, err
+	}
+	if value != nil {
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(value)), int64(len(value))
+		req.Header.Set("Content-Type", "application/octet-stream")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -180,6 +190,12 @@ func problem(a answer, body content) error {
 	return out
 }
 
+// reached reports whether a node may have acted on the request that failed with err.
+func reached(err error) bool {
+	var e *cliError
+	return !errors.As(err, &e) || e.reached
+}
+
 // noAnswer says why a request got none. A node that was never reached is unreachable, one
 // that took the request and kept silent timed out.
 func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err error) error {
@@ -200,13 +216,13 @@ func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err 
 		record    tls.RecordHeaderError
 	)
 	timedOut = timedOut || errors.As(err, &netErr) && netErr.Timeout()
-	out := &cliError{exit: ExitUnreachable, err: err, remedy: "is a node running there? start one with \"nearside dev\", or say where it is with --addr or NEARSIDE_ADDR"}
+	out := &cliError{exit: ExitUnreachable, err: err, reached: connected, remedy: "is a node running there? start one with \"nearside dev\", or say where it is with --addr or NEARSIDE_ADDR"}
 	cause := err.Error()
 	switch {
 	case timedOut && connected:
 		return &cliError{
 			exit: ExitTimeout, detail: fmt.Sprintf("%s did not answer within %s", addr, c.timeout),
-			remedy: "try again, or wait longer with --timeout", err: err,
+			remedy: "try again, or wait longer with --timeout", err: err, reached: true,
 		}
 	case timedOut:
 		cause = fmt.Sprintf("no connection within %s", c.timeout)

@@ -14,7 +14,7 @@ const (
 	ExitOK          = 0
 	ExitError       = 1   // anything without a code of its own
 	ExitUsage       = 2   // wrong flags, arguments or values
-	ExitNotFound    = 3   // no such service, instance or region
+	ExitNotFound    = 3   // no such service, instance, region or key
 	ExitFalse       = 4   // no healthy instance, or a condition that does not hold
 	ExitUnreachable = 5   // no node answered, or the store behind it does not
 	ExitNotAllowed  = 6   // no token, a wrong one, or no right to do it
@@ -34,6 +34,7 @@ type cliError struct {
 	requestID string
 	err       error
 	silent    bool // everything has been said
+	reached   bool // no answer, but a node may have acted on the request
 }
 
 func (e *cliError) Error() string {
@@ -56,7 +57,8 @@ func exitOf(code api.Code) int {
 		return ExitUsage
 	case api.CodeUnauthorized, api.CodeForbidden:
 		return ExitNotAllowed
-	case api.CodeNotFound, api.CodeServiceNotFound, api.CodeInstanceNotFound, api.CodeRegionNotFound:
+	case api.CodeNotFound, api.CodeServiceNotFound, api.CodeInstanceNotFound, api.CodeRegionNotFound,
+		api.CodeKeyNotFound:
 		return ExitNotFound
 	case api.CodeStaleIncarnation, api.CodeConflict:
 		return ExitConflict

@@ -59,6 +59,11 @@ func (s *session) watch(ctx context.Context, services []string, from string, far
 	if far {
 		q.Set("far", "true")
 	}
+	return s.followAll(ctx, api.PathWatch, q, from)
+}
+
+// followAll follows a stream of frames and takes it up again where it broke, until ctx ends.
+func (s *session) followAll(ctx context.Context, path string, q url.Values, from string) error {
 	switch s.out.format {
 	case formatTable, formatWide, formatJSON, formatJSONL:
 	default:
@@ -66,7 +71,7 @@ func (s *session) watch(ctx context.Context, services []string, from string, far
 	}
 	const pause = time.Second
 	for {
-		last, err := s.follow(ctx, q, from)
+		last, err := s.follow(ctx, path, q, from)
 		if last != "" {
 			from = last
 		}
@@ -92,13 +97,13 @@ func (s *session) watch(ctx context.Context, services []string, from string, far
 type writeError struct{ error }
 
 // follow reads one stream and returns the last version that it can be taken up from.
-func (s *session) follow(ctx context.Context, q url.Values, from string) (string, error) {
+func (s *session) follow(ctx context.Context, path string, q url.Values, from string) (string, error) {
 	if from != "" {
 		q.Set("from", from)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	body, err := s.client.stream(ctx, api.PathWatch, q)
+	body, err := s.client.stream(ctx, path, q)
 	if err != nil {
 		return "", err
 	}
@@ -199,6 +204,9 @@ func (s *session) printFrame(e event) error {
 func (s *session) frameText(f api.Frame) string {
 	switch f.Kind {
 	case api.FrameItem, api.FrameChange:
+		if f.KV != nil {
+			return keyText(f)
+		}
 		i := f.Instance
 		if i == nil {
 			return ""

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nearside/nearside/federation/mesh"
 	"github.com/nearside/nearside/region/httpapi"
+	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/region/store/etcdstore"
@@ -129,8 +130,12 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		return err
 	}
 	source.Registry = n.registry
+	keys, err := kv.New(kv.Config{Registry: n.registry, Logger: log, MeterProvider: meters.provider})
+	if err != nil {
+		return err
+	}
 	door, err := httpapi.New(httpapi.Config{
-		Registry: n.registry, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
+		Registry: n.registry, KV: keys, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
 		MeterProvider: meters.provider, AllowedHosts: append(cfg.AllowedHosts, advertisedHost), Closing: n.closing, Dev: cfg.Dev,
 	})
 	if err != nil {
