@@ -16,6 +16,9 @@ import (
 // left to guess whether it is connected.
 const openAfter = 200 * time.Millisecond
 
+// eventStream is the media type of streams.
+const eventStream = "text/event-stream"
+
 // lastTimeout bounds the write that ends a stream, and before it the one under way when the
 // node closes.
 const lastTimeout = time.Second
@@ -25,13 +28,19 @@ var errClosing = &api.Error{
 	Remedy: "open the watch at another node, or here again later",
 }
 
-// watch is GET /v1/watch. It runs in the request's own goroutine until the client leaves,
-// a frame is not taken within frameTimeout, the registry ends the stream, or the node closes.
+// watch is GET /v1/watch.
 func (d *door) watch(w http.ResponseWriter, r *request) error {
 	q, err := r.watchQuery()
 	if err != nil {
 		return err
 	}
+	return d.streaming(w, r, func(ctx context.Context, s *stream) error { return d.Registry.Watch(ctx, q, s.send) })
+}
+
+// streaming answers with what run writes to the stream. It runs in the request's own
+// goroutine until the client leaves, a frame is not taken within frameTimeout, run ends the
+// stream, or the node closes.
+func (d *door) streaming(w http.ResponseWriter, r *request, run func(context.Context, *stream) error) error {
 	if d.Closing.Err() != nil {
 		return errClosing
 	}
@@ -55,7 +64,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	timer := time.AfterFunc(openAfter, func() { _ = s.open() })
 	defer timer.Stop()
 	defer s.close()
-	err = d.Registry.Watch(ctx, q, s.send)
+	err := run(ctx, s)
 	if s.close() {
 		d.Logger.Debug("watch ended", "request_id", w.Header().Get(api.HeaderRequestID), "frames", s.frames,
 			"cause", context.Cause(ctx), "error", err)
@@ -76,7 +85,7 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 func (d *door) openStream(w http.ResponseWriter, protoMajor int) {
 	h := w.Header()
 	d.stamps.set(h, d.Registry.Stamp())
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", eventStream)
 	if protoMajor == 1 {
 		h.Set("Connection", "close")
 	}

@@ -33,15 +33,24 @@ func (r *Registry) Watch(ctx context.Context, q WatchQuery, send func(api.Frame)
 	if err := r.needLoaded(); err != nil {
 		return err
 	}
+	leave, err := r.enterWatch()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return w.run(ctx)
+}
+
+// enterWatch takes one of the places for streams.
+func (r *Registry) enterWatch() (leave func(), err error) {
 	if n := r.watches.Add(1); n > int64(r.cfg.MaxWatches) {
 		r.watches.Add(-1)
-		return &api.Error{
+		return nil, &api.Error{
 			Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("this node serves %d watches already", r.cfg.MaxWatches),
 			Remedy: "watch several services in one stream, or ask another node",
 		}
 	}
-	defer r.watches.Add(-1)
-	return w.run(ctx)
+	return func() { r.watches.Add(-1) }, nil
 }
 
 // watch is one stream. It belongs to one goroutine.

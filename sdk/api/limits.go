@@ -25,6 +25,17 @@ const (
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
 )
 
+// Bounds of the event log of a node.
+const (
+	MaxEventSubject = 2*MaxLabelLength + MaxInstanceIDLength + 2 // bytes
+	MaxEventDetail  = 512                                        // bytes
+	MaxEventActor   = 128                                        // bytes
+	EventLogBytes   = 64 << 20                                   // on disk
+	EventLogAge     = 7 * 24 * time.Hour
+	// DefaultEventLimit is how many events an answer holds when no limit is given.
+	DefaultEventLimit = 200
+)
+
 // Bounds of a heartbeat TTL.
 const (
 	MinTTL     = time.Second
@@ -66,5 +77,8 @@ type Limits struct {
 	EvictionShare     float64  `json:"eviction_share"`
 	EvictionWindow    Duration `json:"eviction_window"`
 	BookmarkInterval  Duration `json:"bookmark_interval"`
+	EventDetailBytes  int      `json:"event_detail_bytes"`
+	EventLogBytes     int      `json:"event_log_bytes"`
+	EventLogAge       Duration `json:"event_log_age"`
 	RequestsPerSecond int      `json:"requests_per_second,omitempty"`
 }
