@@ -286,6 +286,7 @@ func (l *link) up(hello replica.Frame) {
 	case <-l.kicks: // old news
 	default:
 	}
+	l.tell(LinkChange{Peer: l.peer, Up: true, Detail: "node " + hello.Node + " answers"})
 	l.log.Info("link up", "node", hello.Node, "epoch", hello.Epoch, "revision", hello.Head, "held", l.replica.Have())
 }
 
@@ -303,9 +304,16 @@ func (l *link) down(err error) {
 	level := slog.LevelDebug
 	if !l.warned {
 		level, l.warned = slog.LevelWarn, true
+		l.tell(LinkChange{Peer: l.peer, Goodbye: errors.Is(err, errGoodbye), Detail: err.Error()})
 	}
 	l.log.Log(context.Background(), level, "link down; what is known of the region is kept", "error", err, "attempts", l.attempts)
 	l.publish()
+}
+
+func (l *link) tell(c LinkChange) {
+	if l.mesh.cfg.OnLink != nil {
+		l.mesh.cfg.OnLink(c)
+	}
 }
 
 // pause waits before the next attempt. A peer that was heard of is tried at once, unless it

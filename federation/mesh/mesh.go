@@ -56,9 +56,20 @@ type Config struct {
 	// VerifyPeer returns an error unless the connection's other end has proved to be the
 	// region; nil trusts the peer's word.
 	VerifyPeer peer.Verify
-	Logger     *slog.Logger // nil = none
+	// OnLink is told when a peer begins or ceases to answer, and once when it does not answer
+	// at the start. It is called from the link's goroutine and must not block; nil = nobody.
+	OnLink func(LinkChange)
+	Logger *slog.Logger // nil = none
 	// MeterProvider receives the metrics; nil = none.
 	MeterProvider metric.MeterProvider
+}
+
+// LinkChange is a link that came up or went down.
+type LinkChange struct {
+	Peer    api.Region
+	Up      bool
+	Goodbye bool   // it is down because the peer said that it stops
+	Detail  string // why, or the node that answers
 }
 
 // Mesh is this region's federation. Safe for concurrent use.

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -221,6 +222,26 @@ func (f *fake) Watch(ctx context.Context, q registry.WatchQuery, send func(api.F
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (f *fake) Events(ctx context.Context, q events.Query) (api.EventList, registry.Stamp, error) {
+	return api.EventList{Region: "us-east", Node: "n1", First: 1, Last: 9}, f.Stamp(), f.note(ctx, q)
+}
+
+func (f *fake) FollowEvents(ctx context.Context, q events.Query, send func(api.EventFrame) error) error {
+	if err := f.note(ctx, q); err != nil {
+		return err
+	}
+	for _, frame := range []api.EventFrame{
+		{Gap: &api.EventGap{After: 3, Next: 7}},
+		{Event: &api.Event{ID: 7, Time: testTime, Region: "us-east", Node: "n1", Kind: api.EventEvict, Subject: "orders/o-1", Cause: api.EventCause{Kind: "a<b", Ref: 5}, Detail: "a\nb"}, Last: 7},
+		{Last: 9},
+	} {
+		if err := send(frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *fake) Regions(ctx context.Context) (api.RegionList, registry.Stamp, error) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
@@ -38,6 +39,10 @@ type Registry interface {
 	// Watch calls send from one goroutine at a time, and returns soon after ctx ends or
 	// send returns an error. An error before the first send is answered with its status.
 	Watch(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error
+
+	// FollowEvents calls send as Watch does.
+	FollowEvents(ctx context.Context, q events.Query, send func(api.EventFrame) error) error
+	Events(ctx context.Context, q events.Query) (api.EventList, registry.Stamp, error)
 
 	Regions(ctx context.Context) (api.RegionList, registry.Stamp, error)
 	RegionInfo(ctx context.Context, region api.Region) (api.RegionInfo, registry.Stamp, error)

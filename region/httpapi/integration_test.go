@@ -209,25 +209,25 @@ func (r reply) into(t *testing.T, v any) reply {
 	return r
 }
 
-// events reads a watch.
-type events struct {
+// watcher reads a watch.
+type watcher struct {
 	io.Closer
 	lines *bufio.Scanner
 	id    string // of the last frame that had one
 }
 
-func (c *client) watch(t *testing.T, path string) *events {
+func (c *client) watch(t *testing.T, path string) *watcher {
 	t.Helper()
 	resp, err := c.http.Get("http://node" + path)
 	if err != nil || resp.StatusCode != 200 {
 		t.Fatalf("%v %v", resp, err)
 	}
-	return &events{Closer: resp.Body, lines: bufio.NewScanner(resp.Body)}
+	return &watcher{Closer: resp.Body, lines: bufio.NewScanner(resp.Body)}
 }
 
 // expect reads as many frames as are named: kind, operation and instance of each. Bookmarks
 // are skipped unless they are named.
-func (e *events) expect(t *testing.T, frames ...string) {
+func (e *watcher) expect(t *testing.T, frames ...string) {
 	t.Helper()
 	begin := time.Now()
 	for _, want := range frames {
@@ -244,7 +244,7 @@ func (e *events) expect(t *testing.T, frames ...string) {
 	}
 }
 
-func (e *events) next(t *testing.T) string {
+func (e *watcher) next(t *testing.T) string {
 	t.Helper()
 	kind, id := "", ""
 	var f api.Frame

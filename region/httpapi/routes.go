@@ -26,8 +26,8 @@ type route struct {
 
 	// call answers with one document.
 	call func(ctx context.Context, r *request) (answer, error)
-	// stream writes by itself, for as long as it likes; its error is for the time before the
-	// first byte.
+	// stream writes for as long as it likes, or answers by itself; its error is for the time
+	// before the first byte.
 	stream func(w http.ResponseWriter, r *request) error
 	// plain is not part of /v1: any query is fine.
 	plain func(w http.ResponseWriter, r *http.Request) error
@@ -55,6 +55,8 @@ func (d *door) routes() []route {
 		{method: "GET", path: "/v1/explain/:service", query: read("from", "zone", "limit", "policy", "at"), call: d.explain},
 		{method: "GET", path: api.PathWatch, query: []string{"service", "from", "far", "ns"}, repeat: "service", stream: d.watch},
 
+		{method: "GET", path: api.PathEvents, query: []string{"since", "kind", "subject", "limit", "cursor", "follow"}, stream: d.events},
+
 		{method: "GET", path: api.PathRegions, call: d.regions},
 		{method: "GET", path: api.PathRegions + "/:region", call: d.regionInfo},
 		{method: "GET", path: api.PathFederation, call: d.federation},
@@ -77,7 +79,7 @@ func (d *door) routes() []route {
 // absent are paths that the design names and this version does not have: whoever read of
 // them learns why they are not there.
 var absent = []string{
-	"/v1/batch", "/v1/batch/*", "/v1/policies", "/v1/policies/*", "/v1/whatif", "/v1/events",
+	"/v1/batch", "/v1/batch/*", "/v1/policies", "/v1/policies/*", "/v1/whatif",
 	api.PathRegions + "/:region/drain", "/ui", "/ui/*", "/consul/*", "/eureka/*",
 }
 
@@ -125,6 +127,9 @@ func (d *door) handler(rt route) echo.HandlerFunc {
 			if ctx, err = withToken(ctx, auth); err != nil {
 				return err
 			}
+		}
+		if rt.method != http.MethodGet {
+			ctx = registry.WithActor(ctx, strings.TrimSpace("client "+c.RealIP()))
 		}
 		if rt.stream != nil {
 			r.Request = r.WithContext(ctx)
@@ -176,7 +181,7 @@ func (d *door) around(next echo.HandlerFunc) echo.HandlerFunc {
 		if status = w.Status; err != nil {
 			status = d.refuse(c, err, gone)
 		}
-		if err != nil || h.Get("Content-Type") != streamType {
+		if err != nil || h.Get("Content-Type") != eventStream {
 			d.metrics.observe(ctx, c.Request().Method, c.Path(), status, gone, time.Since(begin))
 		}
 		return nil

@@ -55,9 +55,14 @@ func (s *stream) openLocked() {
 	s.buf.WriteString("retry: 1000\n\n")
 }
 
-// send writes one frame and, unless others follow at once, flushes. It blocks for
-// frameTimeout at most.
+// send writes one frame of a watch.
 func (s *stream) send(f api.Frame) error {
+	return s.write(func() error { return s.appendLocked(f) }, more(&f))
+}
+
+// write has one frame added to the buffer, up to the end of its data line, and, unless
+// others follow at once, flushes. It blocks for frameTimeout at most.
+func (s *stream) write(add func() error, more bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -71,11 +76,12 @@ func (s *stream) send(f api.Frame) error {
 	if !s.opened {
 		s.openLocked()
 	}
-	if err := s.appendLocked(f); err != nil {
+	if err := add(); err != nil {
 		return s.failLocked(fmt.Errorf("encode a frame: %w", err))
 	}
+	s.buf.WriteByte('\n')
 	s.frames++
-	if more(&f) && s.buf.Len() < batchBytes {
+	if more && s.buf.Len() < batchBytes {
 		return nil
 	}
 	return s.flushLocked()
@@ -100,11 +106,7 @@ func (s *stream) appendLocked(f api.Frame) error {
 	s.buf.WriteString("event: ")
 	s.buf.WriteString(string(f.Kind))
 	s.buf.WriteString("\ndata: ")
-	if err := s.enc.Encode(&f); err != nil { // ends the line
-		return err
-	}
-	s.buf.WriteByte('\n')
-	return nil
+	return s.enc.Encode(&f) // ends the line
 }
 
 // resumable reports whether a client that has f has everything up to its version.

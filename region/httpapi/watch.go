@@ -11,13 +11,13 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
-// streamType is the media type of every stream, and of nothing else.
-const streamType = "text/event-stream"
-
 // openAfter is how long a watch may be silent before its headers are sent: refusals come
 // at once and get a status of their own, and a client that resumes a quiet stream is not
 // left to guess whether it is connected.
 const openAfter = 200 * time.Millisecond
+
+// eventStream is the media type of streams.
+const eventStream = "text/event-stream"
 
 // lastTimeout bounds the write that ends a stream, and before it the one under way when the
 // node closes.
@@ -39,10 +39,15 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	})
 }
 
-// frames answers with the stream of frames that source sends. It runs in the request's own
-// goroutine until the client leaves, a frame is not taken within frameTimeout, source
-// returns, or the node closes.
+// frames answers with the stream of frames that source sends.
 func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Context, func(api.Frame) error) error) error {
+	return d.streaming(w, r, func(ctx context.Context, s *stream) error { return source(ctx, s.send) })
+}
+
+// streaming answers with what run writes to the stream. It runs in the request's own
+// goroutine until the client leaves, a frame is not taken within frameTimeout, run ends the
+// stream, or the node closes.
+func (d *door) streaming(w http.ResponseWriter, r *request, run func(context.Context, *stream) error) error {
 	if d.Closing.Err() != nil {
 		return errClosing
 	}
@@ -66,7 +71,7 @@ func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Con
 	timer := time.AfterFunc(openAfter, func() { _ = s.open() })
 	defer timer.Stop()
 	defer s.close()
-	err := source(ctx, s.send)
+	err := run(ctx, s)
 	if s.close() {
 		d.Logger.Debug("watch ended", "request_id", w.Header().Get(api.HeaderRequestID), "frames", s.frames,
 			"cause", context.Cause(ctx), "error", err)
@@ -87,7 +92,7 @@ func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Con
 func (d *door) openStream(w http.ResponseWriter, protoMajor int) {
 	h := w.Header()
 	d.stamps.set(h, d.Registry.Stamp())
-	h.Set("Content-Type", streamType)
+	h.Set("Content-Type", eventStream)
 	if protoMajor == 1 {
 		h.Set("Connection", "close")
 	}

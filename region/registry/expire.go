@@ -51,6 +51,7 @@ func (r *Registry) tick() {
 	}
 	r.ledgerMu.Unlock()
 
+	r.tellVerdict(v, state)
 	if v.Gap > 0 {
 		r.log.Warn("this node did not run for a while: everyone gets a full ttl to send a heartbeat", "gap", v.Gap.Round(time.Millisecond).String())
 	}

@@ -24,6 +24,9 @@ const (
 
 // health is what is known of the store, from every call made to it.
 type health struct {
+	// tell records what became of the store in the event log; nil = nowhere. It does not wait.
+	tell func(kind api.EventKind, detail string)
+
 	mu       sync.Mutex
 	cause    string    // "" = it answers
 	since    time.Time // of cause
@@ -52,6 +55,7 @@ func (h *health) failed(err error) {
 	defer h.mu.Unlock()
 	if h.cause == "" {
 		h.since = time.Now()
+		h.event(api.EventStoreAway, err.Error())
 	}
 	h.cause = err.Error()
 }
@@ -62,7 +66,14 @@ func (h *health) worked(log *slog.Logger) {
 	h.lastGood = time.Now()
 	if h.cause != "" {
 		log.Info("the store answers again", "away_for", time.Since(h.since).Round(time.Millisecond).String())
+		h.event(api.EventStoreBack, "it was away for "+time.Since(h.since).Round(time.Millisecond).String())
 		h.cause = ""
+	}
+}
+
+func (h *health) event(kind api.EventKind, detail string) {
+	if h.tell != nil {
+		h.tell(kind, detail)
 	}
 }
 
@@ -72,6 +83,7 @@ func (h *health) filled(err error, log *slog.Logger) {
 	h.fullCause = err.Error()
 	if h.fullSince.IsZero() {
 		h.fullSince = time.Now()
+		h.event(api.EventStoreFull, "registrations and changes are refused; reads, heartbeats, deregistrations and evictions go on: "+h.fullCause)
 		log.Error("the store is full: registrations and changes are refused; reads, heartbeats, deregistrations and evictions go on", "cause", err)
 	}
 }
@@ -82,6 +94,7 @@ func (h *health) hasSpace(log *slog.Logger) {
 	defer h.mu.Unlock()
 	if !h.fullSince.IsZero() {
 		log.Info("the store has space again", "full_for", time.Since(h.fullSince).Round(time.Millisecond).String())
+		h.event(api.EventStoreBack, "it was full for "+time.Since(h.fullSince).Round(time.Millisecond).String())
 		h.fullSince = time.Time{}
 	}
 }

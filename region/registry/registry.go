@@ -60,6 +60,7 @@ type Config struct {
 	MeterProvider metric.MeterProvider // nil = none
 	MaxWatches    int                  // streams at once; 0 = 10,000
 	HighWater     HighWater            // nil = a store put back to an older state shows by its clients only
+	Events        Events               // changes of note go there; nil = nowhere
 }
 
 // Registry holds the use cases of one region's node. Its methods are safe for concurrent
@@ -71,6 +72,7 @@ type Registry struct {
 	brake  liveness.Config
 	health health
 	counts counters
+	actors actors
 
 	// head is what readers see. It is replaced under mu; changed of the old one is closed then.
 	head atomic.Pointer[head]
@@ -142,6 +144,7 @@ func New(cfg Config) (*Registry, error) {
 		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
 	}
 	r.ledger = liveness.New(r.brake)
+	r.health.tell = r.tellStore
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
 	return r, nil
 }
@@ -249,5 +252,6 @@ func (r *Registry) Limits() api.Limits {
 		TTLDefault: api.Duration(api.DefaultTTL), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
 		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,
 		EvictionWindow: api.Duration(r.brake.Window), BookmarkInterval: api.Duration(api.BookmarkInterval),
+		EventDetailBytes: api.MaxEventDetail, EventLogBytes: api.EventLogBytes, EventLogAge: api.Duration(api.EventLogAge),
 	}
 }

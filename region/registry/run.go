@@ -147,6 +147,7 @@ func (r *Registry) load(ctx context.Context) error {
 		if !r.adopt(v, snap, img.Records) {
 			continue // the epoch was raised meanwhile
 		}
+		r.tellLoaded(mark, v, snap)
 		r.reportBroken(broken)
 		if len(orphans) > 0 {
 			select {
@@ -213,6 +214,7 @@ func (r *Registry) apply(b store.Batch) error {
 	if next == cur {
 		return nil
 	}
+	r.tellChanges(cur, changes)
 	if len(changes) > 0 {
 		r.ledgerMu.Lock()
 		now := r.now()
@@ -286,6 +288,7 @@ func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error {
 		f.Raise(epoch)
 	}
 	r.publish(snap.InEpoch(epoch))
+	r.tellEpoch(v.Epoch, epoch, api.BecausePeersAhead)
 	r.log.Warn("the region's epoch was raised", "from", v.Epoch.String(), "to", epoch.String())
 	return nil
 }

@@ -125,6 +125,7 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 	if err := r.begin(ctx, VerbRegister, &key); err != nil {
 		return api.Instance{}, false, err
 	}
+	defer r.acting(ctx, key)()
 	if reg, err = reg.Normalize(); err != nil {
 		return api.Instance{}, false, err
 	}
@@ -236,6 +237,7 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 	if err := r.begin(ctx, VerbRegister, &key); err != nil {
 		return err
 	}
+	defer r.acting(ctx, key)()
 	tried := false
 	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		in := snap.Instance(key)
@@ -266,6 +268,7 @@ func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 	if err := r.begin(ctx, VerbOperate, &key); err != nil {
 		return api.Instance{}, err
 	}
+	defer r.acting(ctx, key)()
 	if err := c.Validate(); err != nil {
 		return api.Instance{}, err
 	}

@@ -29,6 +29,17 @@ const (
 	MaxKVPageBytes = 4 << 20
 )
 
+// Bounds of the event log of a node.
+const (
+	MaxEventSubject = 2*MaxLabelLength + MaxInstanceIDLength + 2 // bytes
+	MaxEventDetail  = 512                                        // bytes
+	MaxEventActor   = 128                                        // bytes
+	EventLogBytes   = 64 << 20                                   // on disk
+	EventLogAge     = 7 * 24 * time.Hour
+	// DefaultEventLimit is how many events an answer holds when no limit is given.
+	DefaultEventLimit = 200
+)
+
 // Bounds of a heartbeat TTL.
 const (
 	MinTTL     = time.Second
@@ -70,6 +81,9 @@ type Limits struct {
 	EvictionShare     float64  `json:"eviction_share"`
 	EvictionWindow    Duration `json:"eviction_window"`
 	BookmarkInterval  Duration `json:"bookmark_interval"`
+	EventDetailBytes  int      `json:"event_detail_bytes"`
+	EventLogBytes     int      `json:"event_log_bytes"`
+	EventLogAge       Duration `json:"event_log_age"`
 	RequestsPerSecond int      `json:"requests_per_second,omitempty"`
 	// Of one key and its value, and of all keys and values of the region together.
 	KVKeyLength  int `json:"kv_key_length"`

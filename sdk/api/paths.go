@@ -40,6 +40,7 @@ const (
 	PathFederation = "/v1/federation"
 	PathLimits     = "/v1/limits"
 	PathSnapshot   = "/v1/snapshot"
+	PathEvents     = "/v1/events"
 	PathLivez      = "/livez"
 	PathReadyz     = "/readyz"
 	PathMetrics    = "/metrics"

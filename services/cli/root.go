@@ -48,7 +48,7 @@ asked · 10 partial · 130 interrupted.`,
 		}
 	}
 	add(groupQuery, a.servicesCommand(), a.instancesCommand(), a.resolveCommand(), a.explainCommand(),
-		a.watchCommand(), a.regionsCommand(), a.federationCommand(), a.checkCommand())
+		a.watchCommand(), a.regionsCommand(), a.federationCommand(), a.eventsCommand(), a.checkCommand())
 	add(groupWrite, a.registerCommand(), a.deregisterCommand(), a.snapshotCommand(), a.kvCommand())
 	for _, c := range a.siblings {
 		a.addSibling(root, c)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nearside/nearside/federation/mesh"
+	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/httpapi"
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
@@ -88,6 +89,13 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err := removeReady(cfg.ReadyFile); err != nil {
 		return err
 	}
+	history, err := events.Open(events.Config{
+		Dir: filepath.Join(cfg.DataDir, "events"), Region: cfg.Region, Node: cfg.Node, Logger: log, MeterProvider: meters.provider,
+	})
+	if err != nil {
+		return err
+	}
+	defer closeEvents(history, log)
 	access, err := cfg.authorizer()
 	if err != nil {
 		return err
@@ -111,13 +119,14 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	rc := registry.Config{
 		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Room: etcd.Room, Addresses: public,
 		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
+		Events: history,
 	}
 	source := &source{}
 	if cfg.Federated() {
 		n.mesh, err = mesh.New(mesh.Config{
 			Region: cfg.Region, Node: cfg.Node, Peers: cfg.Peers, Source: source, DataDir: cfg.DataDir,
 			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion, VerifyPeer: secure.verifyPeer,
-			Logger: log, MeterProvider: meters.provider,
+			OnLink: n.tellLink, Logger: log, MeterProvider: meters.provider,
 		})
 		if err != nil {
 			return err
@@ -177,8 +186,10 @@ type node struct {
 
 // run is the run group. Order of the end: say "not ready", end streams, finish requests,
 // then the federation (it saves its replicas) and the registry, and only then, in Run, the
-// store: what is acknowledged has been written before its store goes.
+// store: what is acknowledged has been written before its store goes. The event log comes
+// between the two, with what the end itself has to tell.
 func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, ready api.ReadyFile) error {
+	n.tellStart(ready)
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoops()
 	core, coreCtx := errgroup.WithContext(loops)
@@ -220,6 +231,7 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 			stop()
 			done()
 		}
+		n.tellStop(ctx, why)
 		n.stopDoors(stopLoops)
 		return why
 	})
