@@ -61,9 +61,9 @@ const recordOverhead = 512
 func writeCost(q PutQuery) int { return len(q.Key) + len(q.Value) + recordOverhead }
 
 // pace bounds how fast keys are written. The store remembers every value for some minutes
-// after it was replaced, within a quota that it shares with the registrations: without
-// this bound, whoever writes one large key in a loop would fill the store within seconds,
-// and nobody could register any more.
+// after it was replaced, within a quota that it shares with the registrations: without this
+// bound, whoever writes one large key in a loop would fill the store within seconds: then
+// nobody can register, or the store makes room by forgetting what others resume from.
 type pace struct {
 	burst, rate int // bytes, bytes per second
 

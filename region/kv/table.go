@@ -20,10 +20,11 @@ import (
 const (
 	DefaultMaxKeys  = 100_000
 	DefaultMaxBytes = 64 << 20
-	// With the defaults keys take at most 64 + 128 + 150 MiB of the store: what there is, and
-	// what was written in the ten minutes that the store may remember. Its quota is 512 MiB.
+	// The store keeps what was replaced for five minutes, and less when that would pass its
+	// quota of 512 MiB. At this pace keys alone hardly bring it there (64 MiB that there are, 128
+	// at once, 300 in five minutes), and what else resumes from history keeps its own.
 	DefaultWriteBurst = 128 << 20
-	DefaultWriteRate  = 256 << 10
+	DefaultWriteRate  = 1 << 20
 )
 
 // Registry is the part of *registry.Registry that keys are kept with.
@@ -46,7 +47,7 @@ type Config struct {
 	MaxKeys  int
 	MaxBytes int
 	// WriteBurst bytes of keys and values may be written at once, and WriteRate bytes per second
-	// from then on, at each node. Higher ones let keys fill a store's quota. 0 = the defaults.
+	// from then on, at each node. Higher ones shorten the store's history, and can fill its quota. 0 = the defaults.
 	WriteBurst    int
 	WriteRate     int
 	Logger        *slog.Logger         // nil = silent
