@@ -448,16 +448,21 @@ func TestOwnPauseIsNoSilence(t *testing.T) {
 			w.timer.Stop()
 			all = append(all, w)
 		}
+		over := func(w *waiter) bool {
+			in.region.mu.Lock()
+			defer in.region.mu.Unlock()
+			return w.over
+		}
 		time.Sleep(20 * time.Second)
 		for _, w := range all {
 			w.look()
-			if w.over || in.state.Load() != 0 {
+			if over(w) || in.state.Load() != 0 {
 				t.Fatal("condemned in the moment it went on")
 			}
 		}
 		time.Sleep(300 * time.Millisecond) // and nothing was read in that time
 		synctest.Wait()
-		if in.state.Load() == 0 || !all[0].over {
+		if in.state.Load() == 0 || !over(all[0]) {
 			t.Error("now it is silence")
 		}
 		for _, w := range all {

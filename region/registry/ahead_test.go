@@ -5,8 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -26,8 +24,7 @@ func TestAWatchFromTheFutureStartsOver(t *testing.T) {
 		if got := s.next(); got != "" {
 			t.Errorf("%q before the node could catch up", got)
 		}
-		time.Sleep(aheadPatience)
-		synctest.Wait()
+		pass(aheadPatience)
 		s.mu.Lock()
 		reason := s.frames[0].Reason
 		s.mu.Unlock()
@@ -52,7 +49,7 @@ func TestAnOlderCopyOfTheStoreIsANewHistory(t *testing.T) {
 		held.Revision += 3
 		old := b.watch(WatchQuery{From: was})
 		back := b.watch(WatchQuery{From: held})
-		time.Sleep(aheadPatience)
+		pass(aheadPatience)
 		if got := back.next(); got != "reset, item a, synced" {
 			t.Errorf("the client that was ahead: %q", got)
 		}
@@ -66,7 +63,7 @@ func TestAnOlderCopyOfTheStoreIsANewHistory(t *testing.T) {
 		again := now
 		again.Revision += 10
 		s := b.watch(WatchQuery{From: again})
-		time.Sleep(aheadPatience)
+		pass(aheadPatience)
 		if got := s.next(); got != "reset, item a, synced" || b.Stamp().Version.Epoch != now.Epoch {
 			t.Errorf("%q, and the epoch went from %s to %s", got, now.Epoch, b.Stamp().Version.Epoch)
 		}
