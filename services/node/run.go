@@ -111,6 +111,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Room: etcd.Room, Addresses: public,
 		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
 	}
+	if rc.Prober, err = cfg.prober(apiListener, peerListener); err != nil {
+		return err
+	}
 	source := &source{}
 	if cfg.Federated() {
 		n.mesh, err = mesh.New(mesh.Config{
