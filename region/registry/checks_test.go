@@ -378,9 +378,19 @@ func TestMostChecksFailAtOnce(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 		b.want("i05", "passing")
+		b.want("i00", "passing") // what was found in doubt proves nothing
+		since := b.Snapshot().Instance(ikey("orders", "i05")).StatusSince
+		if d := time.Since(since); d < 6*time.Minute {
+			t.Errorf("i05 fell in between: passing since %s", d)
+		}
+		pass(25 * time.Second)
 		// Removal counts from now, not from the outage.
 		if !strings.HasPrefix(b.status("i00"), "critical") || b.brakeState().Overdue != 0 {
 			t.Errorf("i00 is %s; %+v", b.status("i00"), b.brakeState())
+		}
+		pass(30 * time.Second)
+		if !strings.HasPrefix(b.status("i00"), "critical") {
+			t.Errorf("i00 is %s", b.status("i00"))
 		}
 		pass(2 * time.Minute)
 		b.want("i00", "instance_not_found")

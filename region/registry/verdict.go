@@ -62,10 +62,9 @@ func (c *checker) review() {
 	if changed && !on {
 		for _, service := range c.services {
 			for _, p := range service {
-				p.forgive(now) // what was seen in doubt does not count towards a removal
-				if p.differs() {
-					c.soil(p)
-				}
+				p.acquit()
+				p.forgive(now)
+				c.schedule(p, false)
 			}
 		}
 	}
@@ -78,14 +77,15 @@ func (c *checker) review() {
 	}
 }
 
-// differs reports whether a check's status is not the one on record.
-func (p *patient) differs() bool {
+// acquit drops what was found in doubt: a check that would have become worse needs a whole
+// threshold of failures again. Else those that had no turn yet after an outage would fall
+// by what they found in it, at the moment when most of the others are back.
+func (p *patient) acquit() {
 	for i := range p.states {
-		if i >= len(p.in.CheckResults) || p.in.CheckResults[i].Status != p.states[i].Status {
-			return true
+		if i < len(p.in.CheckResults) && check.Worse(p.states[i].Status, p.in.CheckResults[i].Status) {
+			p.states[i].Withdraw(p.in.CheckResults[i])
 		}
 	}
-	return len(p.in.CheckResults) != len(p.states)
 }
 
 // verdict is one record to be written.

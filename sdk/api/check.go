@@ -151,6 +151,6 @@ type ChecksInfo struct {
 	Suspects  int        `json:"suspects"` // checks that passed and fail now, as counted for this
 	Passing   int        `json:"passing"`  // those that reported in the same time and pass
 	Why       string     `json:"why"`
-	// LagP99MS is how late checks begin, of the last few thousand.
+	// LagP99MS is how late checks began in the last minute.
 	LagP99MS int64 `json:"lag_p99_ms"`
 }

@@ -191,6 +191,21 @@ func (s *State) Expired(c *api.Check, now time.Time) bool {
 		now.Sub(s.criticalSince) >= c.DeregisterAfter.D()
 }
 
+// Withdraw takes back what was found since a result that is on record: the check is as it
+// was then, and needs a whole threshold of new results for another status. When it last ran
+// and how that went is kept.
+func (s *State) Withdraw(to api.CheckResult) {
+	to.LastCode, to.LastAt = s.LastCode, s.LastAt
+	if n := len(s.changes); n > 0 && s.Status != to.Status && (s.Status == api.StatusPassing || to.Status == api.StatusPassing) {
+		s.changes = s.changes[:n-1]
+	}
+	s.CheckResult = to
+	s.successes, s.failures = 0, 0
+	if s.Status != api.StatusCritical {
+		s.criticalSince = time.Time{}
+	}
+}
+
 // Amnesty starts the time to DeregisterAfter anew: this process did not look, or did not
 // trust what it saw.
 func (s *State) Amnesty(now time.Time) {

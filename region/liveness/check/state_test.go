@@ -152,6 +152,22 @@ func TestFlappingHoldsTheWorseStatus(t *testing.T) {
 	}
 }
 
+// What was found in doubt is taken back: a whole threshold of failures is needed again.
+func TestWithdraw(t *testing.T) {
+	c := rule(api.RoleLiveness, func(c *api.Check) { c.DeregisterAfter = api.Duration(time.Minute) })
+	now := t0
+	s := Resume(First(&c, now), now)
+	record := s.CheckResult
+	play(&s, &c, DefaultDamping(), &now, "---")
+	s.Withdraw(record)
+	if s.Status != api.StatusPassing || s.Note != "" || s.LastCode != "503" || s.Expired(&c, now.Add(time.Hour)) || len(s.changes) != 0 {
+		t.Errorf("%+v", s)
+	}
+	if got := play(&s, &c, DefaultDamping(), &now, "--+---"); got != "pppppc" {
+		t.Errorf("afterwards: %s", got)
+	}
+}
+
 func TestDeregisterAfterCountsWhatThisProcessSaw(t *testing.T) {
 	c := rule(api.RoleLiveness, func(c *api.Check) { c.DeregisterAfter = api.Duration(time.Minute) })
 	now := t0

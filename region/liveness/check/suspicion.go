@@ -115,5 +115,5 @@ func (s *Suspicion) Why() string {
 			c.fell, c.fell+c.passing, s.cfg.Least, 100*s.cfg.Share, s.cfg.HoldFor)
 	}
 	return fmt.Sprintf("%d checks began to fail in the last %s and %d passed; from %d and %.0f %% on this node would suspect itself",
-		c.fell, c.window, c.passing, s.cfg.Least, 100*s.cfg.Share)
+		c.fell, c.window.Round(100*time.Millisecond), c.passing, s.cfg.Least, 100*s.cfg.Share)
 }

@@ -14,8 +14,11 @@ import (
 // jitter of an interval: ±5 %, so that what began in step does not stay so.
 const jitter = 0.05
 
-// lags is how many of the last visits Lag looks at.
-const lags = 8192
+// Lag looks at this many of the last visits at most, and not further back than lagWindow.
+const (
+	lags      = 8192
+	lagWindow = time.Minute
+)
 
 // Rounds visits things named by K. Its methods are safe for concurrent use.
 type Rounds[K comparable] struct {
@@ -25,9 +28,15 @@ type Rounds[K comparable] struct {
 	mu     sync.Mutex
 	byKey  map[K]*stop[K]
 	queue  queue[K] // those that wait, the first due first
-	late   []time.Duration
+	late   []start
 	next   int // in late
 	visits uint64
+}
+
+// start is when a visit began, and how late that was.
+type start struct {
+	at   time.Time
+	late time.Duration
 }
 
 // stop is one thing that is visited.
@@ -129,9 +138,9 @@ func (r *Rounds[K]) take() (*stop[K], time.Duration) {
 	}
 	heap.Pop(&r.queue)
 	if len(r.late) < lags {
-		r.late = append(r.late, 0)
+		r.late = append(r.late, start{})
 	}
-	r.late[r.next] = now.Sub(s.due)
+	r.late[r.next] = start{now, now.Sub(s.due)}
 	r.next = (r.next + 1) % lags
 	r.visits++
 	return s, 0
@@ -161,16 +170,21 @@ func (r *Rounds[K]) Len() int {
 
 // Lag is how late visits began.
 type Lag struct {
-	P50, P99, Max time.Duration // of the last few thousand
+	P50, P99, Max time.Duration // of the last few thousand, within a minute
 	Visits        uint64        // begun so far
 }
 
 // Lag returns how late visits began.
 func (r *Rounds[K]) Lag() Lag {
 	r.mu.Lock()
-	late, visits := slices.Clone(r.late), r.visits
+	late := make([]time.Duration, 0, len(r.late))
+	for _, s := range r.late {
+		if time.Since(s.at) <= lagWindow {
+			late = append(late, s.late)
+		}
+	}
+	out := Lag{Visits: r.visits}
 	r.mu.Unlock()
-	out := Lag{Visits: visits}
 	if len(late) == 0 {
 		return out
 	}

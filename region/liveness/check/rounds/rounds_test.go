@@ -13,8 +13,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start runs r until the test ends.
-func start(t *testing.T, r *Rounds[int], visit func(context.Context, int)) {
+// run runs r until the test ends.
+func run(t *testing.T, r *Rounds[int], visit func(context.Context, int)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx, visit) }()
@@ -26,7 +26,7 @@ func TestEveryoneHasATurnInItsInterval(t *testing.T) {
 		r := New[int](8)
 		var mu sync.Mutex
 		at := map[int][]time.Time{}
-		start(t, r, func(_ context.Context, k int) {
+		run(t, r, func(_ context.Context, k int) {
 			mu.Lock()
 			defer mu.Unlock()
 			at[k] = append(at[k], time.Now())
@@ -67,7 +67,7 @@ func TestTooMuchToDo(t *testing.T) {
 		r := New[int](10)
 		var under, most atomic.Int64
 		visits := make([]atomic.Int64, 100)
-		start(t, r, func(ctx context.Context, k int) {
+		run(t, r, func(ctx context.Context, k int) {
 			n := under.Add(1)
 			defer under.Add(-1)
 			for {
@@ -106,7 +106,7 @@ func TestDropAndSetAnew(t *testing.T) {
 		r := New[int](4)
 		var n [3]atomic.Int64
 		block := make(chan struct{})
-		start(t, r, func(_ context.Context, k int) {
+		run(t, r, func(_ context.Context, k int) {
 			n[k].Add(1)
 			if k == 2 {
 				<-block
