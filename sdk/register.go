@@ -34,6 +34,8 @@ type Registration struct {
 	// are sent three times as often. Lower, and a dead program is forgotten sooner; but
 	// callers notice a dead one by themselves, so that is seldom worth the traffic.
 	TTL time.Duration
+	// Checks are run by the registry, in addition to the heartbeats: the worse counts.
+	Checks []api.Check
 	// Starting registers the instance as starting: it gets no calls until SetStatus says
 	// passing.
 	Starting bool
@@ -135,13 +137,16 @@ func (c *Client) newRegistered(reg Registration) (*Registered, error) {
 		reg: api.Registration{
 			Address: reg.Address, Port: reg.Port, Ports: maps.Clone(reg.Ports), Zone: reg.Zone,
 			Capacity: reg.Capacity, Version: reg.Version, Tags: slices.Clone(reg.Tags),
-			Metadata: maps.Clone(reg.Metadata), TTL: api.Duration(reg.TTL), Incarnation: newIncarnation(0),
+			Metadata: maps.Clone(reg.Metadata), TTL: api.Duration(reg.TTL), Checks: slices.Clone(reg.Checks), Incarnation: newIncarnation(0),
 		},
 	}
 	if r.drainDelay == 0 {
 		r.drainDelay = defaultDrainDelay
 	}
 	r.drainDelay = max(r.drainDelay, 0)
+	if r.reg.TTL == 0 && !slices.ContainsFunc(r.reg.Checks, func(c api.Check) bool { return c.Kind == api.CheckTTL }) {
+		r.reg.TTL = api.Duration(api.DefaultTTL) // with checks too: this program sends heartbeats
+	}
 	if reg.Weight != 0 {
 		r.reg.Weight = &reg.Weight
 	}

@@ -15,7 +15,7 @@ import (
 // values. No socket, file, context, logger, clock or goroutine.
 var Pure = []string{
 	"sdk/api", "sdk/route",
-	"region/catalog", "region/liveness",
+	"region/catalog", "region/liveness", "region/liveness/check",
 	"federation/summary", "federation/replica",
 }
 

@@ -255,13 +255,29 @@ func (e *editor) setBroken(key string, revision uint64) {
 
 // causeOf tells a status change from a registration: it alone leaves the rest as it was.
 func causeOf(old, in *api.Instance) api.Cause {
-	if old.Status == in.Status && old.StatusNote == in.StatusNote && old.StatusSince.Equal(in.StatusSince) {
+	if sameStatus(old, in) || old.Incarnation != in.Incarnation || !SameContent(old, in) {
 		return api.CauseRegister
 	}
-	if old.Incarnation == in.Incarnation && SameContent(old, in) {
-		return api.CauseStatus
-	}
-	return api.CauseRegister
+	return api.CauseStatus
+}
+
+// sameStatus reports whether two records of one instance say the same of its health.
+func sameStatus(a, b *api.Instance) bool {
+	return a.Status == b.Status && a.StatusNote == b.StatusNote && a.StatusSince.Equal(b.StatusSince) &&
+		SameResults(a.CheckResults, b.CheckResults) && SameSet(a.Set, b.Set)
+}
+
+// SameSet reports whether two statuses set by hand are the same.
+func SameSet(a, b *api.SetStatus) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// SameResults reports whether the checks' verdicts are the same; when they last ran, and
+// how that went, does not count.
+func SameResults(a, b []api.CheckResult) bool {
+	return slices.EqualFunc(a, b, func(x, y api.CheckResult) bool {
+		return x.Name == y.Name && x.Role == y.Role && x.Status == y.Status && x.Note == y.Note && x.Since.Equal(y.Since)
+	})
 }
 
 // SameContent reports whether two records of one instance say the same but for status,
@@ -269,5 +285,6 @@ func causeOf(old, in *api.Instance) api.Cause {
 func SameContent(a, b *api.Instance) bool {
 	return a.Zone == b.Zone && a.Address == b.Address && a.Port == b.Port && maps.Equal(a.Ports, b.Ports) &&
 		a.Weight == b.Weight && a.Capacity == b.Capacity && a.Version == b.Version &&
-		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.Metadata, b.Metadata) && a.TTL == b.TTL
+		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.Metadata, b.Metadata) && a.TTL == b.TTL &&
+		slices.Equal(a.Checks, b.Checks)
 }

@@ -90,9 +90,9 @@ func DecodeInstance(key api.InstanceKey, region api.Region, revision uint64, val
 	weight := i.Weight
 	reg := api.Registration{
 		Address: i.Address, Port: i.Port, Ports: i.Ports, Zone: i.Zone, Weight: &weight, Capacity: i.Capacity,
-		Version: i.Version, Tags: i.Tags, Metadata: i.Metadata, TTL: i.TTL,
+		Version: i.Version, Tags: i.Tags, Metadata: i.Metadata, TTL: i.TTL, Checks: i.Checks,
 	}
-	if i.TTL == 0 {
+	if i.TTL == 0 && !i.Checked() {
 		return nil, fmt.Errorf("instance %s: the record has no ttl", key)
 	}
 	if _, err := reg.Normalize(); err != nil {
@@ -103,6 +103,14 @@ func DecodeInstance(key api.InstanceKey, region api.Region, revision uint64, val
 	}
 	if i.Incarnation == 0 {
 		return nil, fmt.Errorf("instance %s: the record has no incarnation", key)
+	}
+	for _, c := range i.CheckResults {
+		if !c.Status.Valid() {
+			return nil, fmt.Errorf("instance %s: check status %s is not known", key, api.Quote(string(c.Status)))
+		}
+	}
+	if i.Set != nil && !i.Set.Status.Valid() {
+		return nil, fmt.Errorf("instance %s: status %s is not known", key, api.Quote(string(i.Set.Status)))
 	}
 	return &i, nil
 }

@@ -23,7 +23,8 @@ type Verdict struct {
 // Evicted is one decided eviction.
 type Evicted struct {
 	Member
-	Overdue time.Duration // how long past the deadline
+	Overdue   time.Duration // how long past the deadline
+	Condemned bool          // because its checks say so, not for its silence
 }
 
 // Tick looks at the deadlines as of now. It must be called a few times per Config.MaxGap:
@@ -84,7 +85,7 @@ func (l *Ledger) sample(now time.Duration) {
 func (l *Ledger) scan(now time.Duration) {
 	next := now + time.Hour
 	for k, e := range l.entries {
-		if e.deadline > now {
+		if e.deadline > now && !e.condemned {
 			next = min(next, e.deadline)
 			continue
 		}
@@ -153,7 +154,7 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 		l.evictions = append(l.evictions, eviction{now, s})
 		l.evictedOf[s]++
 		l.changed = true
-		out = append(out, Evicted{e.Member, now - e.deadline})
+		out = append(out, Evicted{e.Member, now - e.deadline, e.condemned})
 	}
 	return out
 }

@@ -67,6 +67,8 @@ type entry struct {
 	deadline time.Duration
 	// spare: not to be evicted before. Set when protection ends, for those still overdue.
 	spare time.Duration
+	// condemned: overdue whatever its heartbeats say; see Condemn.
+	condemned bool
 }
 
 type eviction struct {
@@ -114,8 +116,9 @@ func (l *Ledger) grant(now time.Duration) {
 		if l.decided[k] != nil {
 			continue
 		}
-		e.deadline = max(e.deadline, now+e.TTL+l.cfg.Grace)
-		if shortest == 0 || e.TTL < shortest {
+		e.condemned = false
+		e.deadline = max(e.deadline, l.deadline(now, e))
+		if e.TTL != 0 && (shortest == 0 || e.TTL < shortest) {
 			shortest = e.TTL
 		}
 	}
@@ -125,8 +128,16 @@ func (l *Ledger) grant(now time.Duration) {
 	l.changed = true
 }
 
+// deadline is how long a heartbeat received now keeps e. Without a TTL none is expected.
+func (l *Ledger) deadline(now time.Duration, e *entry) time.Duration {
+	if e.TTL == 0 {
+		return never
+	}
+	return now + e.TTL + l.cfg.Grace
+}
+
 // Put tells that the catalogue has m, new or changed. heard says that the change came from
-// the instance itself, which counts as a heartbeat. A new record undoes an eviction that
+// the instance itself, which counts as a heartbeat and takes back a Condemn. A new record undoes an eviction that
 // was decided on the older one.
 func (l *Ledger) Put(now time.Duration, m Member, heard bool) {
 	e := l.entries[m.Key]
@@ -154,6 +165,7 @@ func (l *Ledger) Put(now time.Duration, m Member, heard bool) {
 	}
 	e.Member = m
 	if heard {
+		e.condemned = false
 		l.heard(now, e)
 	}
 }
@@ -196,8 +208,11 @@ func (l *Ledger) Heartbeat(now time.Duration, key api.InstanceKey) bool {
 }
 
 func (l *Ledger) heard(now time.Duration, e *entry) {
+	if e.condemned {
+		return
+	}
 	// A caller may have read the clock before a pause: a deadline never moves back.
-	e.deadline = max(e.deadline, now+e.TTL+l.cfg.Grace)
+	e.deadline = max(e.deadline, l.deadline(now, e))
 	e.spare = 0
 	l.due = min(l.due, e.deadline)
 	if l.overdue[e.Key] != nil {

@@ -53,6 +53,7 @@ func (r *Registry) tick() {
 
 	r.tellVerdict(v, state)
 	if v.Gap > 0 {
+		r.checks.paused()
 		r.log.Warn("this node did not run for a while: everyone gets a full ttl to send a heartbeat", "gap", v.Gap.Round(time.Millisecond).String())
 	}
 	if v.ProtectionChanged {
@@ -64,6 +65,10 @@ func (r *Registry) tick() {
 		}
 	}
 	for _, e := range v.Evicted {
+		if e.Condemned {
+			r.log.Warn("instance is removed: its liveness checks failed for deregister_after", "instance", e.Key.String())
+			continue
+		}
 		r.log.Warn("instance is evicted: its heartbeats stopped", "instance", e.Key.String(), "ttl", e.TTL.String(), "overdue", e.Overdue.Round(time.Millisecond).String())
 	}
 	if len(v.Evicted) > 0 {

@@ -72,6 +72,7 @@ func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) 
 	}
 	out := *in
 	out.Overdue = overlay.Overdue(key, in.Revision)
+	r.checks.show(&out)
 	return out, r.stamp(snap, source), nil
 }
 
@@ -191,6 +192,7 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 		in := *list[i]
 		k := in.Key()
 		in.Overdue = overlay.Overdue(k, in.Revision)
+		r.checks.show(&in)
 		return in, !overlay.Hidden(k, in.Revision)
 	})
 	return out, r.stamp(snap, source), nil

@@ -75,7 +75,7 @@ func (r *Registry) selfInfo(snap *catalog.Snapshot) api.RegionInfo {
 	counts := snap.Counts().ByStatus
 	info := api.RegionInfo{
 		Origin: r.self(snap), Self: true, Services: services, Instances: instances,
-		Passing: counts[api.StatusPassing] + counts[api.StatusWarning], Protection: r.protection(),
+		Passing: counts[api.StatusPassing] + counts[api.StatusWarning], Protection: r.protection(), Checks: r.checks.info(),
 	}
 	r.overlay.Load().EachHidden(func(k api.InstanceKey, revision uint64) {
 		if in := snap.Instance(k); in != nil && in.Revision == revision {

@@ -61,6 +61,7 @@ type Config struct {
 	MaxWatches    int                  // streams at once; 0 = 10,000
 	HighWater     HighWater            // nil = a store put back to an older state shows by its clients only
 	Events        Events               // changes of note go there; nil = nowhere
+	Prober        Prober               // nil = registrations with checks that a region runs are refused
 }
 
 // Registry holds the use cases of one region's node. Its methods are safe for concurrent
@@ -90,6 +91,7 @@ type Registry struct {
 	loaded   chan struct{} // closed at the first load
 	ended    chan struct{} // closed when Run returns
 	running  atomic.Bool
+	checks   *checker
 	draining atomic.Bool
 	watches  atomic.Int64
 
@@ -145,6 +147,7 @@ func New(cfg Config) (*Registry, error) {
 	}
 	r.ledger = liveness.New(r.brake)
 	r.health.tell = r.tellStore
+	r.checks = newChecker(r)
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
 	return r, nil
 }
@@ -249,7 +252,8 @@ func (r *Registry) Limits() api.Limits {
 		VersionLength: api.MaxVersionLength, NoteBytes: api.MaxNoteLength, Tags: api.MaxTags, TagBytes: api.MaxTagLength,
 		Ports: api.MaxPorts, MetadataKeys: api.MaxMetadataKeys, MetadataBytes: api.MaxMetadataBytes, BodyBytes: api.MaxBodyBytes,
 		Weight: api.MaxWeight, Capacity: api.MaxCapacity, TTLMin: api.Duration(api.MinTTL), TTLMax: api.Duration(api.MaxTTL),
-		TTLDefault: api.Duration(api.DefaultTTL), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
+		TTLDefault: api.Duration(api.DefaultTTL), Checks: api.MaxChecks, CheckIntervalMin: api.Duration(api.MinCheckInterval),
+		CheckIntervalMax: api.Duration(api.MaxCheckInterval), CheckTimeoutMax: api.Duration(api.MaxCheckTimeout), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
 		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,
 		EvictionWindow: api.Duration(r.brake.Window), BookmarkInterval: api.Duration(api.BookmarkInterval),
 		EventDetailBytes: api.MaxEventDetail, EventLogBytes: api.EventLogBytes, EventLogAge: api.Duration(api.EventLogAge),

@@ -42,6 +42,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.tidyLoop(ctx) })
 	g.Go(func() error { return r.probeLoop(ctx) })
 	g.Go(func() error { return r.markLoop(ctx) })
+	g.Go(func() error { return r.checks.run(ctx) })
 	return g.Wait()
 }
 

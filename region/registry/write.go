@@ -129,6 +129,9 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 	if reg, err = reg.Normalize(); err != nil {
 		return api.Instance{}, false, err
 	}
+	if err := r.checks.admit(&reg); err != nil {
+		return api.Instance{}, false, err
+	}
 	var next api.Instance
 	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		cur := snap.Instance(key)
@@ -136,6 +139,7 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 			return nil, stale(cur)
 		}
 		next = r.merge(cur, key, reg)
+		withChecks(cur, &next, time.Now().UTC().Truncate(time.Millisecond))
 		created = cur == nil
 		// A sign of life, whatever it says: the store's watch cannot tell a status that the
 		// instance reports from one that an operator sets. Refused here means that an
@@ -174,7 +178,7 @@ func (r *Registry) merge(cur *api.Instance, key api.InstanceKey, reg api.Registr
 	next := api.Instance{
 		Namespace: key.Namespace, Service: key.Service, ID: key.ID, Region: r.cfg.Region, Zone: reg.Zone,
 		Address: reg.Address, Port: reg.Port, Ports: reg.Ports, Weight: *reg.Weight, Capacity: reg.Capacity,
-		Version: reg.Version, Tags: reg.Tags, Metadata: reg.Metadata, TTL: reg.TTL,
+		Version: reg.Version, Tags: reg.Tags, Metadata: reg.Metadata, TTL: reg.TTL, Checks: reg.Checks,
 		Incarnation: max(reg.Incarnation, 1), Status: reg.Status, StatusSince: now, RegisteredAt: now,
 	}
 	if cur == nil {
@@ -197,7 +201,7 @@ func (r *Registry) merge(cur *api.Instance, key api.InstanceKey, reg api.Registr
 }
 
 func unchanged(cur, next *api.Instance) bool {
-	return cur.Incarnation == next.Incarnation && cur.Status == next.Status && catalog.SameContent(cur, next)
+	return cur.Incarnation == next.Incarnation && cur.Status == next.Status && catalog.SameContent(cur, next) && catalog.SameSet(cur.Set, next.Set)
 }
 
 // heard takes a sign of life; false when the instance must register (again).
@@ -263,7 +267,8 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 }
 
 // SetStatus changes the status of an instance and keeps it until the next change or a new
-// incarnation. It is no sign of life: operators do it too.
+// incarnation. It is no sign of life: operators do it too. For an instance with checks the
+// worse of it and their verdict counts, and passing leaves the word to them.
 func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
 	if err := r.begin(ctx, VerbOperate, &key); err != nil {
 		return api.Instance{}, err
@@ -282,13 +287,14 @@ func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 			return nil, stale(in)
 		}
 		next = *in
-		if in.Status == c.Status && in.StatusNote == c.Note {
+		set, status, note := setByHand(in, c)
+		if in.Status == status && in.StatusNote == note && catalog.SameSet(in.Set, set) {
 			return nil, nil
 		}
-		if in.Status != c.Status {
+		if in.Status != status {
 			next.StatusSince = time.Now().UTC().Truncate(time.Millisecond)
 		}
-		next.Status, next.StatusNote = c.Status, c.Note
+		next.Set, next.Status, next.StatusNote = set, status, note
 		value, err := catalog.EncodeInstance(next)
 		if err != nil {
 			return nil, err

@@ -33,7 +33,7 @@ const (
 	CauseRegister   Cause = "register"
 	CauseStatus     Cause = "status"
 	CauseDeregister Cause = "deregister"
-	CauseEvict      Cause = "evict" // heartbeats stopped
+	CauseEvict      Cause = "evict" // heartbeats stopped, or a liveness check failed for its deregister_after
 	CauseUnknown    Cause = "unknown"
 )
 

@@ -47,8 +47,10 @@ type Instance struct {
 	Tags      []string          `json:"tags,omitempty"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	// TTL, Incarnation and the times are set for a region's own instances; a summary of
-	// another region's does not tell them, and they are left out then.
+	// another region's does not tell them, and they are left out then. Without a TTL no
+	// heartbeat is expected: the instance lives by its checks.
 	TTL         Duration `json:"ttl,omitzero"`
+	Checks      []Check  `json:"checks,omitempty"`
 	Incarnation uint64   `json:"incarnation,omitzero"`
 
 	Status      Status    `json:"status"`
@@ -57,6 +59,10 @@ type Instance struct {
 	// Overdue is set in answers when heartbeats stopped but the eviction brake holds the
 	// instance: it is offered only after instances that are not overdue.
 	Overdue bool `json:"overdue,omitempty"`
+	// CheckResults has one entry for every check that the region runs, in their order.
+	CheckResults []CheckResult `json:"check_results,omitempty"`
+	// Set is the status set by hand while there are checks; nil = passing.
+	Set *SetStatus `json:"set,omitempty"`
 
 	RegisteredAt time.Time `json:"registered_at,omitzero"`
 	Revision     uint64    `json:"revision"` // of the last change of this record
@@ -70,26 +76,22 @@ func (i *Instance) Key() InstanceKey {
 // Registration is the body of PUT /v1/services/{service}/instances/{id}: the whole
 // instance. The same body again refreshes it. See Normalize for defaults and ranges.
 type Registration struct {
-	Address     string            `json:"address"`
-	Port        int               `json:"port"`
-	Ports       map[string]int    `json:"ports,omitempty"`
-	Zone        Zone              `json:"zone,omitempty"`
-	Weight      *int              `json:"weight,omitempty"` // nil = DefaultWeight; 0 = no share
-	Capacity    int               `json:"capacity,omitempty"`
-	Version     string            `json:"version,omitempty"`
-	Tags        []string          `json:"tags,omitempty"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	TTL         Duration          `json:"ttl,omitempty"` // 0 = DefaultTTL
-	Checks      []Check           `json:"checks,omitempty"`
-	Incarnation uint64            `json:"incarnation,omitempty"` // 0 = keep the stored one
-	Status      Status            `json:"status,omitempty"`      // initial: passing (default) or starting
-}
-
-// Check is a rule by which an instance's health is judged. This version runs the kind
-// "ttl" only: the heartbeat that every instance has; other kinds are refused.
-type Check struct {
-	Kind string   `json:"kind"`
-	TTL  Duration `json:"ttl,omitempty"`
+	Address  string            `json:"address"`
+	Port     int               `json:"port"`
+	Ports    map[string]int    `json:"ports,omitempty"`
+	Zone     Zone              `json:"zone,omitempty"`
+	Weight   *int              `json:"weight,omitempty"` // nil = DefaultWeight; 0 = no share
+	Capacity int               `json:"capacity,omitempty"`
+	Version  string            `json:"version,omitempty"`
+	Tags     []string          `json:"tags,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// TTL of the heartbeat. 0 = DefaultTTL, but with checks that the region runs and none of
+	// kind ttl, no heartbeat: such an instance stays until it is deregistered or a liveness
+	// check says so.
+	TTL         Duration `json:"ttl,omitempty"`
+	Checks      []Check  `json:"checks,omitempty"`
+	Incarnation uint64   `json:"incarnation,omitempty"` // 0 = keep the stored one
+	Status      Status   `json:"status,omitempty"`      // initial: passing (default) or starting
 }
 
 // StatusChange is the body of PUT …/{id}/status.

@@ -40,6 +40,22 @@ const (
 	DefaultEventLimit = 200
 )
 
+// Bounds of health checks.
+const (
+	MaxChecks                     = 8
+	MaxCheckPath                  = 256 // bytes
+	MaxCheckService               = 256 // bytes
+	MaxCheckThreshold             = 100 // equal results in a row
+	MinCheckInterval              = time.Second
+	MaxCheckInterval              = time.Hour
+	DefaultCheckInterval          = 10 * time.Second
+	MinCheckTimeout               = 10 * time.Millisecond
+	MaxCheckTimeout               = 30 * time.Second
+	DefaultCheckTimeout           = time.Second
+	DefaultFailuresBeforeCritical = 3
+	MaxDeregisterAfter            = 7 * 24 * time.Hour
+)
+
 // Bounds of a heartbeat TTL.
 const (
 	MinTTL     = time.Second
@@ -74,6 +90,10 @@ type Limits struct {
 	TTLMin            Duration `json:"ttl_min"`
 	TTLMax            Duration `json:"ttl_max"`
 	TTLDefault        Duration `json:"ttl_default"`
+	Checks            int      `json:"checks"`
+	CheckIntervalMin  Duration `json:"check_interval_min"`
+	CheckIntervalMax  Duration `json:"check_interval_max"`
+	CheckTimeoutMax   Duration `json:"check_timeout_max"`
 	WatchServices     int      `json:"watch_services"`
 	Watches           int      `json:"watches"`
 	ListLimit         int      `json:"list_limit"`

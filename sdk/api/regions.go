@@ -11,8 +11,9 @@ type RegionInfo struct {
 	Instances int    `json:"instances"`
 	Passing   int    `json:"passing"`           // passing or warning, and not overdue
 	Overdue   int    `json:"overdue,omitempty"` // of the own region: heartbeats stopped, and the eviction brake holds them
-	// Protection is set for the own region.
+	// Protection and Checks are set for the own region; Checks only when the node runs some.
 	Protection *Protection `json:"protection,omitempty"`
+	Checks     *ChecksInfo `json:"checks,omitempty"`
 }
 
 // RegionList is the body of GET /v1/regions; the own region comes first.

@@ -9,8 +9,7 @@ import (
 )
 
 // Normalize checks a registration and fills in defaults. It returns an *Error with
-// CodeInvalidField for the first field that is wrong, or CodeUnsupported for a check kind
-// that this version does not run; r is unchanged then.
+// CodeInvalidField for the first field that is wrong. r itself is not changed.
 func (r Registration) Normalize() (Registration, error) {
 	if err := checkAddress(r.Address); err != nil {
 		return r, err
@@ -48,18 +47,15 @@ func (r Registration) Normalize() (Registration, error) {
 	if err := checkTagsAndMetadata(r); err != nil {
 		return r, err
 	}
-	if err := checkChecks(r.Checks); err != nil {
+	checks, err := normalizeChecks(&r)
+	if err != nil {
 		return r, err
 	}
-	for _, c := range r.Checks {
-		if c.TTL != 0 && r.TTL == 0 {
-			r.TTL = c.TTL
-		}
-	}
-	if r.TTL == 0 {
+	r.Checks = checks
+	if r.TTL == 0 && !r.Checked() {
 		r.TTL = Duration(DefaultTTL)
 	}
-	if d := time.Duration(r.TTL); d < MinTTL || d > MaxTTL {
+	if d := time.Duration(r.TTL); d != 0 && d < MinTTL || d > MaxTTL {
 		return r, FieldError("ttl", fmt.Sprintf("ttl %s is out of range", d), fmt.Sprintf("use %s to %s", MinTTL, MaxTTL))
 	}
 	if err := checkIncarnation(r.Incarnation); err != nil {
@@ -91,24 +87,6 @@ func (s StatusChange) Validate() error {
 func checkIncarnation(n uint64) error {
 	if n > MaxIncarnation {
 		return FieldError("incarnation", fmt.Sprintf("incarnation %d is out of range", n), fmt.Sprintf("use 1 to %d, such as the start time in nanoseconds", uint64(MaxIncarnation)))
-	}
-	return nil
-}
-
-func checkChecks(checks []Check) error {
-	for i, c := range checks {
-		field := fmt.Sprintf("checks[%d].kind", i)
-		switch c.Kind {
-		case "ttl":
-		case "http", "https", "tcp", "grpc":
-			return &Error{
-				Code: CodeUnsupported, Field: field,
-				Detail: fmt.Sprintf("checks of kind %q are not run by this version", c.Kind),
-				Remedy: `send heartbeats (kind "ttl"), and PUT …/status when the program knows it is unwell`,
-			}
-		default:
-			return FieldError(field, fmt.Sprintf("check kind %s is not known", Quote(c.Kind)), `use "ttl"`)
-		}
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func (s *session) instances(ctx context.Context, service string, f listFlags) er
 		}
 		rows = append(rows, []cell{
 			text(string(i.ID)), text(address), text(string(i.Zone)), number(i.Weight), text(i.Version), text(since),
-			text(strings.Join(i.Tags, ",")), text(i.TTL.String()), text(strconv.FormatUint(i.Incarnation, 10)),
+			text(strings.Join(i.Tags, ",")), text(heartbeat(i.TTL)), text(strconv.FormatUint(i.Incarnation, 10)),
 			text(strconv.FormatUint(i.Revision, 10)), status(i.Status, i.Overdue), text(i.StatusNote),
 		})
 	}
@@ -165,6 +165,14 @@ func (s *session) instances(ctx context.Context, service string, f listFlags) er
 		}
 	}
 	return s.checkAge(got.age, "what is known of "+orHere(list.Region))
+}
+
+// heartbeat is a TTL as shown: an instance that lives by its checks has none.
+func heartbeat(ttl api.Duration) string {
+	if ttl == 0 {
+		return ""
+	}
+	return ttl.String()
 }
 
 // allInstances follows the cursors until all pages are there, or f.limit instances.

@@ -51,6 +51,10 @@ type Config struct {
 	// so in the log.
 	NoEffect []string
 
+	// CheckAllowCIDR are the networks that health checks may reach; none = all but what is
+	// never allowed. Loopback needs Dev or a network of its own here.
+	CheckAllowCIDR []string
+
 	ReadyFile string
 	LogLevel  string
 	LogFormat string
@@ -135,6 +139,9 @@ func (c *Config) Normalize() error {
 		return err
 	}
 	if err := c.normalizeAddrs(); err != nil {
+		return err
+	}
+	if _, err := c.checkNetworks(); err != nil {
 		return err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {

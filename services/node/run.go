@@ -121,6 +121,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
 		Events: history,
 	}
+	if rc.Prober, err = cfg.prober(apiListener, peerListener); err != nil {
+		return err
+	}
 	source := &source{}
 	if cfg.Federated() {
 		n.mesh, err = mesh.New(mesh.Config{

@@ -44,6 +44,7 @@ func newSettings(flags *pflag.FlagSet) *settings {
 	flags.StringVar(&c.TLSCA, "tls-ca", "", "CA of the federation (PEM): peers must show a certificate for REGION.region.nearside.internal")
 	flags.StringVar(&c.TokenFile, "token-file", "", "file with the API token (default: made at first start as DATA-DIR/token); unused with --dev")
 	flags.StringSliceVar(&c.AllowedHosts, "allowed-host", nil, "further Host names that the API answers to (repeatable)")
+	flags.StringSliceVar(&c.CheckAllowCIDR, "check-allow-cidr", nil, "networks that health checks may reach (repeatable; default all but loopback, link-local and the like)")
 	flags.StringVar(&c.ReadyFile, "ready-file", "", "written when the node is ready: JSON with every address and the pid")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", "text", "text or json")
