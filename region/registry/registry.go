@@ -89,6 +89,7 @@ type Registry struct {
 	draining atomic.Bool
 	watches  atomic.Int64
 
+	group     *committer
 	evictWake chan struct{}       // capacity 1: evictions are pending
 	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
 	// departures are those that became so since.
@@ -140,6 +141,7 @@ func New(cfg Config) (*Registry, error) {
 		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
 	}
 	r.ledger = liveness.New(r.brake)
+	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() })
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
 	return r, nil
 }
