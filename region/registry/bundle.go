@@ -79,6 +79,7 @@ const maxLead = 4096
 type lead struct {
 	epoch     api.Epoch         // that the head had when it was last looked at
 	revisions map[string]uint64 // by key
+	newest    uint64            // revision noted
 }
 
 func newLead() *lead { return &lead{revisions: map[string]uint64{}} }
@@ -88,6 +89,7 @@ func (l *lead) note(ops []store.Op, revision uint64) {
 	if len(l.revisions) > maxLead {
 		clear(l.revisions)
 	}
+	l.newest = revision
 	for _, op := range ops {
 		if op.Guarded {
 			l.revisions[op.Key] = revision

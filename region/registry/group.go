@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"time"
 
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
+
+// maxAssemble bounds the time between two commits: a store that is this slow loses nothing
+// by one that is smaller.
+const maxAssemble = 10 * time.Millisecond
 
 // committer gathers the writes of many callers into one commit of the store: while one
 // commit is under way the next one gathers, and a write that comes alone goes at once.
@@ -17,6 +23,8 @@ import (
 type committer struct {
 	commit func(ctx context.Context, ops []store.Op) (uint64, error)
 	shown  func() api.Version // where the published head stands
+	// settled returns when the head has reached revision, or ctx ends.
+	settled func(ctx context.Context, revision uint64)
 
 	wake chan struct{} // capacity 1: somebody waits
 
@@ -37,8 +45,8 @@ type outcome struct {
 	err      error
 }
 
-func newCommitter(commit func(context.Context, []store.Op) (uint64, error), shown func() api.Version) *committer {
-	return &committer{commit: commit, shown: shown, wake: make(chan struct{}, 1)}
+func newCommitter(commit func(context.Context, []store.Op) (uint64, error), shown func() api.Version, settled func(context.Context, uint64)) *committer {
+	return &committer{commit: commit, shown: shown, settled: settled, wake: make(chan struct{}, 1)}
 }
 
 // propose has ops committed together with those of others and returns as Store.Commit
@@ -99,7 +107,11 @@ func (c *committer) run(ctx context.Context) {
 		}
 		var b *bundle
 		b, late = c.gather(append(late, c.take()...), ahead)
+		began := time.Now()
 		c.send(ctx, b, ahead)
+		if len(b.members) > 1 {
+			c.assemble(ctx, ahead.newest, time.Since(began))
+		}
 	}
 	c.mu.Lock()
 	c.closed = true
@@ -109,6 +121,30 @@ func (c *committer) run(ctx context.Context) {
 	for _, p := range late {
 		p.done <- outcome{err: store.ErrClosed}
 	}
+}
+
+// assemble waits until those who are served have heard of it, and come with their next
+// write if they have one: it then goes with the writes that came meanwhile, and was decided
+// on what is stored. Without it two halves of the callers would take turns. It takes no
+// longer than the commit before it, and a caller that is alone never waits.
+func (c *committer) assemble(ctx context.Context, revision uint64, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, min(most, maxAssemble))
+	defer cancel()
+	c.settled(ctx, revision)
+	for before := -1; ; {
+		n := c.len()
+		if n == before {
+			return
+		}
+		before = n
+		runtime.Gosched() // everyone who can go on does so before us
+	}
+}
+
+func (c *committer) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)
 }
 
 // gather puts as many proposals into one bundle as fit, in order, and returns the others.

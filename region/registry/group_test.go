@@ -38,7 +38,7 @@ func newLine(t *testing.T) *line {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.head
-	})
+	}, func(context.Context, uint64) {})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); l.run(ctx) }()

@@ -141,7 +141,8 @@ func New(cfg Config) (*Registry, error) {
 		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
 	}
 	r.ledger = liveness.New(r.brake)
-	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() })
+	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() },
+		func(ctx context.Context, revision uint64) { _, _ = r.waitRevision(ctx, revision) })
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
 	return r, nil
 }
