@@ -246,6 +246,7 @@ func (r *Registry) Limits() api.Limits {
 		LabelLength: api.MaxLabelLength, InstanceIDLength: api.MaxInstanceIDLength, AddressLength: api.MaxAddressLength,
 		VersionLength: api.MaxVersionLength, NoteBytes: api.MaxNoteLength, Tags: api.MaxTags, TagBytes: api.MaxTagLength,
 		Ports: api.MaxPorts, MetadataKeys: api.MaxMetadataKeys, MetadataBytes: api.MaxMetadataBytes, BodyBytes: api.MaxBodyBytes,
+		BatchItems: api.MaxBatchItems, BatchBytes: api.MaxBatchBytes,
 		Weight: api.MaxWeight, Capacity: api.MaxCapacity, TTLMin: api.Duration(api.MinTTL), TTLMax: api.Duration(api.MaxTTL),
 		TTLDefault: api.Duration(api.DefaultTTL), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
 		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,

@@ -15,6 +15,8 @@ const (
 	MaxMetadataKeys     = 64
 	MaxMetadataBytes    = 16 << 10  // keys and values together
 	MaxBodyBytes        = 256 << 10 // a request body
+	MaxBatchItems       = 1_000
+	MaxBatchBytes       = 1 << 20 // the body of a batch
 	MaxWeight           = 10_000
 	DefaultWeight       = 100
 	MaxCapacity         = 1_000_000_000
@@ -54,6 +56,8 @@ type Limits struct {
 	MetadataKeys      int      `json:"metadata_keys"`
 	MetadataBytes     int      `json:"metadata_bytes"`
 	BodyBytes         int      `json:"body_bytes"`
+	BatchItems        int      `json:"batch_items"`
+	BatchBytes        int      `json:"batch_bytes"`
 	Weight            int      `json:"weight"`
 	Capacity          int      `json:"capacity"`
 	TTLMin            Duration `json:"ttl_min"`

@@ -35,9 +35,13 @@ const (
 	PathFederation = "/v1/federation"
 	PathLimits     = "/v1/limits"
 	PathSnapshot   = "/v1/snapshot"
-	PathLivez      = "/livez"
-	PathReadyz     = "/readyz"
-	PathMetrics    = "/metrics"
+
+	PathBatchRegister   = "/v1/batch/register"
+	PathBatchHeartbeats = "/v1/batch/heartbeats"
+
+	PathLivez   = "/livez"
+	PathReadyz  = "/readyz"
+	PathMetrics = "/metrics"
 )
 
 // PathInstances returns the path of a service's instances.
