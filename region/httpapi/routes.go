@@ -47,6 +47,7 @@ func (d *door) routes() []route {
 		{method: "PUT", path: instance + "/heartbeat", query: []string{"incarnation", "ns"}, body: true, call: d.heartbeat},
 		{method: "PUT", path: instance + "/status", query: []string{"ns"}, body: true, call: d.setStatus},
 		{method: "PUT", path: instance + "/drain", query: []string{"ns"}, body: true, call: d.drain},
+		{method: "DELETE", path: instance + "/drain", query: []string{"incarnation", "ns"}, call: d.endDrain},
 		{method: "POST", path: api.PathBatchRegister, body: true, call: d.batchRegister},
 		{method: "POST", path: api.PathBatchHeartbeats, body: true, call: d.batchHeartbeats},
 

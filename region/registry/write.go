@@ -252,6 +252,12 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 // SetStatus changes the status of an instance and keeps it until the next change or a new
 // incarnation. It is no sign of life: operators do it too.
 func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
+	return r.setStatus(ctx, key, c, "")
+}
+
+// setStatus is SetStatus for instances whose status is from, or any when it is empty;
+// others stay as they are.
+func (r *Registry) setStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange, from api.Status) (api.Instance, error) {
 	if err := r.begin(ctx, VerbOperate, &key); err != nil {
 		return api.Instance{}, err
 	}
@@ -268,7 +274,7 @@ func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 			return nil, stale(in)
 		}
 		next = *in
-		if in.Status == c.Status && in.StatusNote == c.Note {
+		if in.Status == c.Status && in.StatusNote == c.Note || from != "" && in.Status != from {
 			return nil, nil
 		}
 		if in.Status != c.Status {
