@@ -20,6 +20,7 @@ type answer struct {
 	body   any // nil = none
 	stamp  registry.Stamp
 	bare   bool // no stamp: the answer is about the node, not about data
+	tagged bool // the body changes only when what it tells changes: see etag.go
 }
 
 // buffer holds an encoder and its output, used again and again.
@@ -51,9 +52,9 @@ func (b *buffer) release() {
 
 const jsonType = "application/json"
 
-// write sends an answer. The error says that the body could not be encoded; nothing was
+// write sends an answer; known are the entity tags that the client has already. The error says that the body could not be encoded; nothing was
 // sent then. A client that does not take the bytes is no error of ours.
-func (d *door) write(w http.ResponseWriter, a answer) error {
+func (d *door) write(w http.ResponseWriter, a answer, known []string) error {
 	h := w.Header()
 	if !a.bare {
 		d.stamps.set(h, a.stamp)
@@ -64,6 +65,9 @@ func (d *door) write(w http.ResponseWriter, a answer) error {
 	if a.body == nil {
 		w.WriteHeader(a.status)
 		return nil
+	}
+	if a.tagged && a.status == http.StatusOK {
+		return writeTagged(w, known, a.body)
 	}
 	return writeJSON(w, a.status, jsonType, a.body)
 }

@@ -19,7 +19,7 @@ func (d *door) listServices(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	l.Services = some(l.Services)
-	return answer{body: &l, stamp: st}, nil
+	return answer{body: &l, stamp: st, tagged: true}, nil
 }
 
 func (d *door) listInstances(ctx context.Context, r *request) (answer, error) {
@@ -36,7 +36,7 @@ func (d *door) listInstances(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	l.Instances = some(l.Instances)
-	return answer{body: &l, stamp: st}, nil
+	return answer{body: &l, stamp: st, tagged: true}, nil
 }
 
 func (d *door) resolve(ctx context.Context, r *request) (answer, error) {

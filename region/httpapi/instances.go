@@ -37,7 +37,7 @@ func (d *door) get(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: &inst, stamp: st}, nil
+	return answer{body: &inst, stamp: st, tagged: true}, nil
 }
 
 func (d *door) deregister(ctx context.Context, r *request) (answer, error) {

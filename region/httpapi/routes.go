@@ -131,7 +131,7 @@ func (d *door) handler(rt route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return d.write(c.Response(), a)
+		return d.write(c.Response(), a, r.Header["If-None-Match"])
 	}
 }
 
