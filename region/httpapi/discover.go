@@ -23,9 +23,8 @@ func (d *door) listServices(ctx context.Context, r *request) (answer, error) {
 }
 
 func (d *door) listInstances(ctx context.Context, r *request) (answer, error) {
-	r.later("filter")
 	q := registry.InstancesQuery{
-		Namespace: r.namespace(), Service: r.service(), Statuses: r.statuses(), Zone: r.zone(), Tag: r.tag(),
+		Namespace: r.namespace(), Service: r.service(), Statuses: r.statuses(), Zone: r.zone(), Tag: r.tag(), Filter: r.filter(),
 		Region: r.region(), Limit: r.limit(), Cursor: r.cursor(), ReadOptions: r.read(),
 	}
 	if r.err != nil {

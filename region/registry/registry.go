@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/region/filter"
 	"github.com/nearside/nearside/region/liveness"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
@@ -90,6 +91,7 @@ type Registry struct {
 	watches  atomic.Int64
 
 	group     *committer
+	filters   *filter.Cache
 	evictWake chan struct{}       // capacity 1: evictions are pending
 	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
 	// departures are those that became so since.
@@ -141,6 +143,7 @@ func New(cfg Config) (*Registry, error) {
 		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
 	}
 	r.ledger = liveness.New(r.brake)
+	r.filters = filter.NewCache(maxFilters)
 	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() },
 		func(ctx context.Context, revision uint64) { _, _ = r.waitRevision(ctx, revision) })
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
@@ -247,6 +250,7 @@ func (r *Registry) Limits() api.Limits {
 		VersionLength: api.MaxVersionLength, NoteBytes: api.MaxNoteLength, Tags: api.MaxTags, TagBytes: api.MaxTagLength,
 		Ports: api.MaxPorts, MetadataKeys: api.MaxMetadataKeys, MetadataBytes: api.MaxMetadataBytes, BodyBytes: api.MaxBodyBytes,
 		BatchItems: api.MaxBatchItems, BatchBytes: api.MaxBatchBytes,
+		FilterBytes: api.MaxFilterLength, FilterDepth: api.MaxFilterDepth,
 		Weight: api.MaxWeight, Capacity: api.MaxCapacity, TTLMin: api.Duration(api.MinTTL), TTLMax: api.Duration(api.MaxTTL),
 		TTLDefault: api.Duration(api.DefaultTTL), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
 		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,

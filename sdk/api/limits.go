@@ -23,6 +23,8 @@ const (
 	MaxIncarnation      = 1 << 62 // a time in nanoseconds fits, and something higher always exists
 	MaxWatchServices    = 256     // services of one watch
 	MaxListLimit        = 1_000
+	MaxFilterLength     = 1_024 // bytes of a filter expression
+	MaxFilterDepth      = 32    // levels of parentheses, nots and alternations in it
 	DefaultListLimit    = 1_000
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
 )
@@ -66,6 +68,8 @@ type Limits struct {
 	WatchServices     int      `json:"watch_services"`
 	Watches           int      `json:"watches"`
 	ListLimit         int      `json:"list_limit"`
+	FilterBytes       int      `json:"filter_bytes"`
+	FilterDepth       int      `json:"filter_depth"`
 	FailoverSet       int      `json:"failover_set"`
 	EvictionShare     float64  `json:"eviction_share"`
 	EvictionWindow    Duration `json:"eviction_window"`
