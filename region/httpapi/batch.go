@@ -20,7 +20,11 @@ const batchWorkers = 128
 // batchRegister registers many instances. One that is refused does not hinder the others;
 // each passes the same checks, authorization among them, as if it had come alone.
 func (d *door) batchRegister(ctx context.Context, r *request) (answer, error) {
-	items, bad, err := decodeBatch[api.BatchRegistration](r, "instances")
+	body, err := r.batchBody()
+	if err != nil {
+		return answer{}, err
+	}
+	items, bad, err := decodeBatch[api.BatchRegistration](body, "instances")
 	if err != nil {
 		return answer{}, err
 	}
@@ -76,9 +80,16 @@ func (d *door) registerItem(ctx context.Context, it *api.BatchRegistration) (cre
 
 // batchHeartbeats takes signs of life of many instances.
 func (d *door) batchHeartbeats(ctx context.Context, r *request) (answer, error) {
-	items, bad, err := decodeBatch[api.BatchHeartbeat](r, "heartbeats")
+	body, err := r.batchBody()
 	if err != nil {
 		return answer{}, err
+	}
+	var bad map[int]error
+	items, plain := quickHeartbeats(body)
+	if !plain || len(items) > api.MaxBatchItems {
+		if items, bad, err = decodeBatch[api.BatchHeartbeat](body, "heartbeats"); err != nil {
+			return answer{}, err
+		}
 	}
 	results := make([]api.BatchResult, len(items))
 	for i := range items {
@@ -99,16 +110,17 @@ func keyOf(ns *api.Namespace, service api.ServiceName, id api.InstanceID) api.In
 	return api.InstanceKey{Namespace: *ns, Service: service, ID: id}
 }
 
+// batchBody reads the body, which may be larger than that of other requests.
+func (r *request) batchBody() ([]byte, error) {
+	if err := r.checkMedia(api.MaxBatchBytes); err != nil {
+		return nil, err
+	}
+	return api.ReadBody(r.Body, api.MaxBatchBytes)
+}
+
 // decodeBatch reads {"field":[items]}. An item that cannot be read leaves its error in bad,
 // by its place; what can be read of it names it in the answer.
-func decodeBatch[T any](r *request, field string) (items []T, bad map[int]error, err error) {
-	if err := r.checkMedia(api.MaxBatchBytes); err != nil {
-		return nil, nil, err
-	}
-	body, err := api.ReadBody(r.Body, api.MaxBatchBytes)
-	if err != nil {
-		return nil, nil, err
-	}
+func decodeBatch[T any](body []byte, field string) (items []T, bad map[int]error, err error) {
 	if items, ok := decodeWell[T](body, field); ok {
 		return items, nil, checkBatch(len(items), field)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,6 +168,34 @@ func realRegistry(t testing.TB, change func(*registry.Config)) (*registry.Regist
 	t.Cleanup(func() { cancel(); <-done })
 	<-r.Loaded()
 	return r, m
+}
+
+// What the quick reader reads it reads as the strict one does.
+func FuzzQuickHeartbeats(f *testing.F) {
+	for _, s := range []string{
+		`{"heartbeats":[]}`, ` { "heartbeats" : [ { "service":"orders" , "id":"a"},{"id":"b","incarnation":7,"ns":"x"} ] } `, `{"heartbeats":[{}]}`,
+		`{"heartbeats":[{"id":"a","id":"b"}]}`, `{"heartbeats":[{"ID":"a"}]}`, `{"heartbeats":[{"incarnation":01}]}`, `{"heartbeats":[{"incarnation":1.0}]}`,
+		`{"heartbeats":[{"incarnation":999999999999999999}]}`, `{"heartbeats":[{"incarnation":18446744073709551616}]}`, `{"heartbeats":[{},]}`,
+		`{"heartbeats":[{"id":"a",}]}`, `{"heartbeats":[]}x`, `{"heartbeats":[],"heartbeats":[]}`, `{"heartbeats":[{"id":"\\u0041"}]}`, `{"heartbeats":[{"id":"ü"}]}`,
+		`{"heartbeats":[{"id":null}]}`, `{"heartbeats":null}`, `{"heartbeats":[{"incarnation":-1}]}`, `{"heartbeats":[{"id":"a"}{"id":"b"}]}`, `{"heartbeats":[,{}]}`, ``, `{`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, ok := quickHeartbeats(body)
+		if !ok {
+			return
+		}
+		var want struct {
+			Heartbeats []api.BatchHeartbeat `json:"heartbeats"`
+		}
+		if err := api.UnmarshalStrict(body, &want); err != nil || want.Heartbeats == nil {
+			t.Fatalf("%q is read; the strict reader says %v", body, err)
+		}
+		if !slices.Equal(got, want.Heartbeats) {
+			t.Fatalf("%q: %+v, want %+v", body, got, want.Heartbeats)
+		}
+	})
 }
 
 // BenchmarkBatchHeartbeats beats batches of 100 over HTTP on loopback, the clients in the
