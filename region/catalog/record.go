@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -130,6 +131,21 @@ func EncodeDeparture(cause api.Cause, ids []api.InstanceID) ([]byte, error) {
 		return nil, fmt.Errorf("encode departure: %w", err)
 	}
 	return b, nil
+}
+
+// JoinDepartures returns the record of two departures in one commit; false when they differ
+// in their cause, which one record cannot tell.
+func JoinDepartures(a, b []byte) ([]byte, bool) {
+	// Both come from EncodeDeparture: they are alike up to the ids, and the ids come last.
+	const ids, end = `"ids":[`, "]}"
+	i, j := bytes.Index(a, []byte(ids)), bytes.Index(b, []byte(ids))
+	if i < 0 || i != j || !bytes.Equal(a[:i], b[:i]) || !bytes.HasSuffix(a, []byte(end)) || !bytes.HasSuffix(b, []byte(end)) {
+		return nil, false
+	}
+	out := make([]byte, 0, len(a)+len(b))
+	out = append(out, a[:len(a)-len(end)]...)
+	out = append(out, ',')
+	return append(out, b[j+len(ids):]...), true
 }
 
 func decodeDeparture(value []byte) (departure, error) {

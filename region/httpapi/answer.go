@@ -22,6 +22,7 @@ type answer struct {
 	header map[string]string // more of them; canonical names
 	stamp  registry.Stamp
 	bare   bool // no stamp: the answer is about the node, not about data
+	tagged bool // the body changes only when what it tells changes: see etag.go
 }
 
 // document is bytes of a media type.
@@ -59,9 +60,9 @@ func (b *buffer) release() {
 
 const jsonType = "application/json"
 
-// write sends an answer. The error says that the body could not be encoded; nothing was
-// sent then. A client that does not take the bytes is no error of ours.
-func (d *door) write(w http.ResponseWriter, a answer) error {
+// write sends an answer; known are the entity tags that the client has already. The error
+// says that the body could not be encoded; nothing was sent then. A client that does not take the bytes is no error of ours.
+func (d *door) write(w http.ResponseWriter, a answer, known []string) error {
 	h := w.Header()
 	if !a.bare {
 		d.stamps.set(h, a.stamp)
@@ -82,6 +83,9 @@ func (d *door) write(w http.ResponseWriter, a answer) error {
 	if a.body == nil {
 		w.WriteHeader(a.status)
 		return nil
+	}
+	if a.tagged && a.status == http.StatusOK {
+		return writeTagged(w, known, a.body)
 	}
 	return writeJSON(w, a.status, jsonType, a.body)
 }

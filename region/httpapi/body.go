@@ -14,7 +14,7 @@ import (
 
 // decode reads the JSON body into v. It is refused when there is none.
 func (r *request) decode(v any) error {
-	if err := r.checkMedia(); err != nil {
+	if err := r.checkMedia(api.MaxBodyBytes); err != nil {
 		return err
 	}
 	return api.DecodeStrict(r.Body, v)
@@ -68,11 +68,11 @@ func (r *request) hasBody() (bool, error) {
 // and every media type but JSON. A missing type is taken for JSON. Form and text types are
 // refused although curl -d sends one: they are what a foreign page can make a browser send
 // without asking first.
-func (r *request) checkMedia() error {
-	if r.ContentLength > api.MaxBodyBytes {
+func (r *request) checkMedia(most int64) error {
+	if r.ContentLength > most {
 		return &api.Error{
 			Code:   api.CodeBodyTooLarge,
-			Detail: fmt.Sprintf("the request body of %d bytes is over %d", r.ContentLength, api.MaxBodyBytes),
+			Detail: fmt.Sprintf("the request body of %d bytes is over %d", r.ContentLength, most),
 			Remedy: "send less; GET /v1/limits lists the limits",
 		}
 	}

@@ -19,13 +19,12 @@ func (d *door) listServices(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	l.Services = some(l.Services)
-	return answer{body: &l, stamp: st}, nil
+	return answer{body: &l, stamp: st, tagged: true}, nil
 }
 
 func (d *door) listInstances(ctx context.Context, r *request) (answer, error) {
-	r.later("filter")
 	q := registry.InstancesQuery{
-		Namespace: r.namespace(), Service: r.service(), Statuses: r.statuses(), Zone: r.zone(), Tag: r.tag(),
+		Namespace: r.namespace(), Service: r.service(), Statuses: r.statuses(), Zone: r.zone(), Tag: r.tag(), Filter: r.filter(),
 		Region: r.region(), Limit: r.limit(), Cursor: r.cursor(), ReadOptions: r.read(),
 	}
 	if r.err != nil {
@@ -36,7 +35,7 @@ func (d *door) listInstances(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	l.Instances = some(l.Instances)
-	return answer{body: &l, stamp: st}, nil
+	return answer{body: &l, stamp: st, tagged: true}, nil
 }
 
 func (d *door) resolve(ctx context.Context, r *request) (answer, error) {

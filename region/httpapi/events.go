@@ -31,7 +31,7 @@ func (d *door) events(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	list.Events = some(list.Events)
-	return d.write(w, answer{body: &list, stamp: st})
+	return d.write(w, answer{body: &list, stamp: st}, nil)
 }
 
 func (r *request) eventsQuery(follow bool, now time.Time) events.Query {

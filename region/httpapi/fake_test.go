@@ -170,6 +170,10 @@ func (f *fake) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusC
 	return i, nil
 }
 
+func (f *fake) EndDrain(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.Instance, error) {
+	return f.SetStatus(ctx, key, api.StatusChange{Status: api.StatusPassing, Incarnation: incarnation})
+}
+
 func (f *fake) ListServices(ctx context.Context, q registry.ServicesQuery) (api.ServiceList, registry.Stamp, error) {
 	err := f.note(ctx, q)
 	return api.ServiceList{Services: []api.ServiceCount{{

@@ -30,6 +30,7 @@ type Registry interface {
 	Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error
 	Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error)
 	SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error)
+	EndDrain(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.Instance, error)
 
 	ListServices(ctx context.Context, q registry.ServicesQuery) (api.ServiceList, registry.Stamp, error)
 	ListInstances(ctx context.Context, q registry.InstancesQuery) (api.InstanceList, registry.Stamp, error)

@@ -37,7 +37,7 @@ func (d *door) get(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: &inst, stamp: st}, nil
+	return answer{body: &inst, stamp: st, tagged: true}, nil
 }
 
 func (d *door) deregister(ctx context.Context, r *request) (answer, error) {
@@ -99,6 +99,18 @@ func (d *door) drain(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	return d.change(ctx, key, api.StatusChange{Status: api.StatusDraining, Note: body.Note, Incarnation: body.Incarnation})
+}
+
+func (d *door) endDrain(ctx context.Context, r *request) (answer, error) {
+	key, incarnation := r.instanceKey(), r.number("incarnation")
+	if r.err != nil {
+		return answer{}, r.err
+	}
+	inst, err := d.Registry.EndDrain(ctx, key, incarnation)
+	if err != nil {
+		return answer{}, err
+	}
+	return d.written(inst), nil
 }
 
 func (d *door) change(ctx context.Context, key api.InstanceKey, c api.StatusChange) (answer, error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -66,6 +67,21 @@ func TestLifeOfAnInstanceOverHTTP(t *testing.T) {
 		w.expect(t, "change put b")
 		c.do(t, 200, "PUT", a+"/drain", `{"note":"deploy"}`)
 		w.expect(t, "change put a")
+		// A drain is taken back; taking back none changes nothing, and nobody.
+		c.do(t, 409, "DELETE", a+"/drain?incarnation=6", "")
+		c.do(t, 200, "DELETE", a+"/drain?incarnation=7", "").into(t, &inst)
+		w.expect(t, "change put a")
+		undone := c.do(t, 200, "DELETE", a+"/drain", "").into(t, &inst)
+		if inst.Status != api.StatusPassing || inst.StatusNote != "" || undone.header.Get(api.HeaderRevision) != strconv.FormatUint(inst.Revision, 10) {
+			t.Errorf("%+v %v", inst, undone.header)
+		}
+		c.do(t, 404, "DELETE", a+"x/drain", "")
+		c.do(t, 200, "PUT", a+"/status", `{"status":"critical","note":"by hand"}`)
+		w.expect(t, "change put a")
+		c.do(t, 200, "DELETE", a+"/drain", "").into(t, &inst)
+		if inst.Status != api.StatusCritical || inst.StatusNote != "by hand" {
+			t.Errorf("ending no drain changed %+v", inst)
+		}
 		resume := w.id
 
 		var ack api.HeartbeatAck

@@ -54,7 +54,7 @@ func (d *door) kvRead(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return d.write(w, a)
+	return d.write(w, a, nil)
 }
 
 var errNoKV = &api.Error{Code: api.CodeNotFound, Detail: "this node keeps no keys", Remedy: "ask a node of a region"}

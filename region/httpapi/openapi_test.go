@@ -258,7 +258,7 @@ var shapes = map[string]any{
 	"Tier": api.Tier{}, "Decision": api.Decision{}, "Origin": api.Origin{}, "Resolution": api.Resolution{}, "Explanation": api.Explanation{},
 	"Trace": api.Trace{}, "TraceStep": api.TraceStep{}, "TraceDrop": api.TraceDrop{}, "RegionList": api.RegionList{}, "RegionInfo": api.RegionInfo{},
 	"Protection": api.Protection{}, "FederationInfo": api.FederationInfo{}, "LinkInfo": api.LinkInfo{}, "ReaderInfo": api.ReaderInfo{},
-	"Summary": api.Summary{}, "ZoneCount": api.ZoneCount{}, "Version": api.Version{}, "Frame": api.Frame{}, "KVEntry": api.KVEntry{}, "Event": api.Event{}, "CheckResult": api.CheckResult{}, "SetStatus": api.SetStatus{}, "ChecksInfo": api.ChecksInfo{}, "EventCause": api.EventCause{}, "EventList": api.EventList{},
+	"Summary": api.Summary{}, "ZoneCount": api.ZoneCount{}, "Version": api.Version{}, "Frame": api.Frame{}, "KVEntry": api.KVEntry{}, "Event": api.Event{}, "Batch": api.Batch{}, "BatchRegistration": api.BatchRegistration{}, "BatchHeartbeat": api.BatchHeartbeat{}, "BatchResult": api.BatchResult{}, "BatchResults": api.BatchResults{}, "CheckResult": api.CheckResult{}, "SetStatus": api.SetStatus{}, "ChecksInfo": api.ChecksInfo{}, "EventCause": api.EventCause{}, "EventList": api.EventList{},
 	"KVList": api.KVList{}, "KVWritten": api.KVWritten{}, "TargetGroups": []targetGroup{}, "TargetGroup": targetGroup{}, "Limits": api.Limits{},
 	"Livez": liveness{}, "Readiness": api.Readiness{}, "ReadinessCheck": api.ReadinessCheck{},
 }

@@ -165,6 +165,15 @@ func (r *request) tag() string {
 	return s
 }
 
+// filter returns ?filter= for the registry to read.
+func (r *request) filter() string {
+	s := r.query.Get("filter")
+	if r.query.Has("filter") && s == "" {
+		r.bad("filter", s, `write an expression such as Zone == "a", or leave it out`)
+	}
+	return s
+}
+
 const maxCursor = 512 // bytes; far more than any cursor given out
 
 func (r *request) cursor() string {

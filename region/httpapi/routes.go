@@ -48,6 +48,9 @@ func (d *door) routes() []route {
 		{method: "PUT", path: instance + "/heartbeat", query: []string{"incarnation", "ns"}, body: true, call: d.heartbeat},
 		{method: "PUT", path: instance + "/status", query: []string{"ns"}, body: true, call: d.setStatus},
 		{method: "PUT", path: instance + "/drain", query: []string{"ns"}, body: true, call: d.drain},
+		{method: "DELETE", path: instance + "/drain", query: []string{"incarnation", "ns"}, call: d.endDrain},
+		{method: "POST", path: api.PathBatchRegister, body: true, call: d.batchRegister},
+		{method: "POST", path: api.PathBatchHeartbeats, body: true, call: d.batchHeartbeats},
 
 		{method: "GET", path: services, query: read(), call: d.listServices},
 		{method: "GET", path: instances, query: read("status", "zone", "tag", "filter", "region", "limit", "cursor"), call: d.listInstances},
@@ -79,7 +82,7 @@ func (d *door) routes() []route {
 // absent are paths that the design names and this version does not have: whoever read of
 // them learns why they are not there.
 var absent = []string{
-	"/v1/batch", "/v1/batch/*", "/v1/policies", "/v1/policies/*", "/v1/whatif",
+	"/v1/policies", "/v1/policies/*", "/v1/whatif",
 	api.PathRegions + "/:region/drain", "/ui", "/ui/*", "/consul/*", "/eureka/*",
 }
 
@@ -141,7 +144,7 @@ func (d *door) handler(rt route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return d.write(c.Response(), a)
+		return d.write(c.Response(), a, r.Header["If-None-Match"])
 	}
 }
 

@@ -101,7 +101,7 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"region parameter", raw{"GET", "/v1/services/orders/instances?region=", "", ""}, api.CodeInvalidField, "region"},
 		{"region parameter unknown", raw{"GET", "/v1/services/orders/instances?region=mars", "", ""}, api.CodeRegionNotFound, ""},
 		{"cursor", raw{"GET", "/v1/services/orders/instances?cursor=" + strings.Repeat("c", 600), "", ""}, api.CodeInvalidField, "cursor"},
-		{"filter", raw{"GET", "/v1/services/orders/instances?filter=a==b", "", ""}, api.CodeUnsupported, "filter"},
+		{"empty filter", raw{"GET", "/v1/services/orders/instances?filter=", "", ""}, api.CodeInvalidField, "filter"},
 		{"policy", raw{"GET", "/v1/resolve/orders?policy=near", "", ""}, api.CodeUnsupported, "policy"},
 		{"at", raw{"GET", "/v1/explain/orders?at=yesterday", "", ""}, api.CodeUnsupported, "at"},
 		{"from", raw{"GET", "/v1/explain/orders?from=eu-west/a/b", "", ""}, api.CodeInvalidField, "from"},
@@ -155,6 +155,20 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"body on a get", raw{"GET", "/v1/services", asked, `{}`}, api.CodeInvalidRequest, ""},
 		{"body on a delete", raw{"DELETE", inst, asked, `{"incarnation":1}`}, api.CodeInvalidRequest, ""},
 
+		// Batches: what is wrong with the request as a whole
+		{"batch that is a list", raw{"POST", "/v1/batch/register", asked, "[]"}, api.CodeInvalidField, "body"},
+		{"batch without a body", raw{"POST", "/v1/batch/register", "", ""}, api.CodeInvalidRequest, ""},
+		{"batch without its list", raw{"POST", "/v1/batch/register", asked, "{}"}, api.CodeInvalidField, "instances"},
+		{"batch of the other kind", raw{"POST", "/v1/batch/heartbeats", asked, `{"instances":[]}`}, api.CodeUnknownField, "instances"},
+		{"cut batch", raw{"POST", "/v1/batch/heartbeats", asked, `{"heartbeats":[{"service":"orders","id":"or`}, api.CodeInvalidRequest, ""},
+		{"two batches", raw{"POST", "/v1/batch/heartbeats", asked, `{"heartbeats":[]}{"heartbeats":[]}`}, api.CodeInvalidRequest, ""},
+		{"batch of too many", raw{"POST", "/v1/batch/heartbeats", asked, `{"heartbeats":[` + strings.Repeat("{},", 1000) + `{}]}`}, api.CodeInvalidField, "heartbeats"},
+		{"batch of too many bytes", raw{"POST", "/v1/batch/register", asked, `{"instances":[` + strings.Repeat(" ", 1<<20) + `]}`}, api.CodeBodyTooLarge, ""},
+		{"batch as a form", raw{"POST", "/v1/batch/heartbeats", "Content-Type: text/plain", `{"heartbeats":[]}`}, api.CodeUnsupportedMedia, ""},
+		{"batch with parameters", raw{"POST", "/v1/batch/register?ns=shop", asked, `{"instances":[]}`}, api.CodeUnknownParameter, "ns"},
+		{"batch by get", raw{"GET", "/v1/batch/register", "", ""}, api.CodeMethodNotAllowed, ""},
+		{"foreign page sends a batch", raw{"POST", "/v1/batch/register", asked + "\nOrigin: http://evil.example", `{"instances":[]}`}, api.CodeForbidden, ""},
+
 		// Media types
 		{"curl -d", raw{"PUT", inst, "Content-Type: application/x-www-form-urlencoded", good}, api.CodeUnsupportedMedia, ""},
 		{"text", raw{"PUT", inst, "Content-Type: text/plain", good}, api.CodeUnsupportedMedia, ""},
@@ -177,8 +191,6 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"foreign page by fetch metadata", raw{"DELETE", inst, "Sec-Fetch-Site: cross-site", ""}, api.CodeForbidden, ""},
 
 		// What this version does not have
-		{"batch register", raw{"POST", "/v1/batch/register", asked, "[]"}, api.CodeNotFound, ""},
-		{"batch heartbeats", raw{"POST", "/v1/batch/heartbeats", asked, "[]"}, api.CodeNotFound, ""},
 		{"policies", raw{"GET", "/v1/policies/orders", "", ""}, api.CodeNotFound, ""},
 		{"whatif", raw{"GET", "/v1/whatif?lose=eu-west", "", ""}, api.CodeNotFound, ""},
 		{"events since never", raw{"GET", "/v1/events?since=yesterday", "", ""}, api.CodeInvalidField, "since"},

@@ -120,7 +120,7 @@ func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member) b
 		r.log.Error("evict", "cause", err)
 		return false
 	}
-	revision, err := r.commit(ctx, ops)
+	revision, err := r.group.propose(ctx, ops)
 	switch {
 	case err == nil:
 		wctx, cancel := context.WithTimeout(ctx, writeDeadline)

@@ -37,10 +37,13 @@ type InstancesQuery struct {
 	Statuses  []api.Status // any of
 	Zone      api.Zone
 	Tag       string
+	Filter    string     // an expression: see package filter
 	Region    api.Region // empty = the own one
 	Limit     int        // 0 = api.DefaultListLimit; more than api.MaxListLimit is cut to it
 	Cursor    string     // of the page before
 	ReadOptions
+
+	filter func(*api.Instance) bool // made of Filter; nil = everything
 }
 
 // ResolveQuery asks where a caller should send its calls.

@@ -175,12 +175,17 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 	if far && q.ReadOptions != (ReadOptions{}) {
 		return api.InstanceList{}, Stamp{}, r.notHere(q.Region, q.ReadOptions)
 	}
+	done, err := r.useFilter(ctx, &q)
+	if err != nil {
+		return api.InstanceList{}, Stamp{}, err
+	}
 	snap, source, err := r.fresh(ctx, q.ReadOptions)
 	if err != nil {
 		return api.InstanceList{}, Stamp{}, err
 	}
 	if far {
-		return r.listReplica(key, q, snap)
+		list, stamp, err := r.listReplica(key, q, snap)
+		return list, stamp, cmp.Or(err, done())
 	}
 	list, _ := snap.Service(key)
 	if len(list) == 0 && len(r.lookup(key)) == 0 {
@@ -195,7 +200,7 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 		r.checks.show(&in)
 		return in, !overlay.Hidden(k, in.Revision)
 	})
-	return out, r.stamp(snap, source), nil
+	return out, r.stamp(snap, source), done()
 }
 
 func (r *Registry) lookup(key api.ServiceKey) []api.Replica {
@@ -291,7 +296,8 @@ func page(out *api.InstanceList, q InstancesQuery, n int, at func(i int) (api.In
 func (q *InstancesQuery) matches(in *api.Instance) bool {
 	return (len(q.Statuses) == 0 || slices.Contains(q.Statuses, in.Status)) &&
 		(q.Zone == "" || in.Zone == q.Zone) &&
-		(q.Tag == "" || slices.Contains(in.Tags, q.Tag))
+		(q.Tag == "" || slices.Contains(in.Tags, q.Tag)) &&
+		(q.filter == nil || q.filter(in))
 }
 
 func findOrigin(origins []api.Origin, region api.Region) *api.Origin {

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/nearside/nearside/region/catalog"
+	"github.com/nearside/nearside/region/filter"
 	"github.com/nearside/nearside/region/liveness"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
@@ -95,6 +96,8 @@ type Registry struct {
 	draining atomic.Bool
 	watches  atomic.Int64
 
+	group     *committer
+	filters   *filter.Cache
 	evictWake chan struct{}       // capacity 1: evictions are pending
 	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
 	// departures are those that became so since.
@@ -148,6 +151,9 @@ func New(cfg Config) (*Registry, error) {
 	r.ledger = liveness.New(r.brake)
 	r.health.tell = r.tellStore
 	r.checks = newChecker(r)
+	r.filters = filter.NewCache(maxFilters)
+	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() },
+		func(ctx context.Context, revision uint64) { _, _ = r.waitRevision(ctx, revision) })
 	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
 	return r, nil
 }
@@ -251,6 +257,8 @@ func (r *Registry) Limits() api.Limits {
 		LabelLength: api.MaxLabelLength, InstanceIDLength: api.MaxInstanceIDLength, AddressLength: api.MaxAddressLength,
 		VersionLength: api.MaxVersionLength, NoteBytes: api.MaxNoteLength, Tags: api.MaxTags, TagBytes: api.MaxTagLength,
 		Ports: api.MaxPorts, MetadataKeys: api.MaxMetadataKeys, MetadataBytes: api.MaxMetadataBytes, BodyBytes: api.MaxBodyBytes,
+		BatchItems: api.MaxBatchItems, BatchBytes: api.MaxBatchBytes,
+		FilterBytes: api.MaxFilterLength, FilterDepth: api.MaxFilterDepth,
 		Weight: api.MaxWeight, Capacity: api.MaxCapacity, TTLMin: api.Duration(api.MinTTL), TTLMax: api.Duration(api.MaxTTL),
 		TTLDefault: api.Duration(api.DefaultTTL), Checks: api.MaxChecks, CheckIntervalMin: api.Duration(api.MinCheckInterval),
 		CheckIntervalMax: api.Duration(api.MaxCheckInterval), CheckTimeoutMax: api.Duration(api.MaxCheckTimeout), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,

@@ -37,6 +37,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer unregister()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.follow(ctx) })
+	g.Go(func() error { r.group.run(ctx); return nil })
 	g.Go(func() error { return r.tickLoop(ctx) })
 	g.Go(func() error { return r.evictLoop(ctx) })
 	g.Go(func() error { return r.tidyLoop(ctx) })

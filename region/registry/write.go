@@ -36,19 +36,6 @@ func checkService(ns api.Namespace, service api.ServiceName) error {
 	return api.CheckServiceName(string(service))
 }
 
-// commit writes to the store within writeDeadline and notes how that went. Errors are the
-// store's own. Deletes that a full store refuses for what is told beside them happen
-// without it: what leaves must be able to leave, and watchers are told CauseUnknown.
-func (r *Registry) commit(ctx context.Context, ops []store.Op) (uint64, error) {
-	revision, err := r.commitOnce(ctx, ops)
-	if errors.Is(err, store.ErrFull) {
-		if deletes := deletesOf(ops); len(deletes) > 0 {
-			return r.commitOnce(ctx, deletes)
-		}
-	}
-	return revision, err
-}
-
 func deletesOf(ops []store.Op) []store.Op {
 	var out []store.Op
 	for _, op := range ops {
@@ -59,7 +46,9 @@ func deletesOf(ops []store.Op) []store.Op {
 	return out
 }
 
-func (r *Registry) commitOnce(ctx context.Context, ops []store.Op) (uint64, error) {
+// commit writes to the store within writeDeadline and notes how that went. Errors are the
+// store's own.
+func (r *Registry) commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	wctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
 	revision, err := r.cfg.Store.Commit(wctx, ops)
@@ -85,7 +74,7 @@ func (r *Registry) write(ctx context.Context, decide func(*catalog.Snapshot) ([]
 		if err != nil || len(ops) == 0 {
 			return nil, 0, err
 		}
-		revision, err := r.commit(ctx, ops)
+		revision, err := r.group.propose(ctx, ops)
 		switch {
 		case err == nil:
 			shown, err := r.waitRevision(ctx, revision)
@@ -270,6 +259,12 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 // incarnation. It is no sign of life: operators do it too. For an instance with checks the
 // worse of it and their verdict counts, and passing leaves the word to them.
 func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
+	return r.setStatus(ctx, key, c, "")
+}
+
+// setStatus is SetStatus for instances whose status is from, or any when it is empty;
+// others stay as they are.
+func (r *Registry) setStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange, from api.Status) (api.Instance, error) {
 	if err := r.begin(ctx, VerbOperate, &key); err != nil {
 		return api.Instance{}, err
 	}
@@ -288,7 +283,7 @@ func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 		}
 		next = *in
 		set, status, note := setByHand(in, c)
-		if in.Status == status && in.StatusNote == note && catalog.SameSet(in.Set, set) {
+		if in.Status == status && in.StatusNote == note && catalog.SameSet(in.Set, set) || from != "" && in.Status != from {
 			return nil, nil
 		}
 		if in.Status != status {

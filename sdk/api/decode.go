@@ -16,16 +16,31 @@ import (
 // CodeInvalidRequest, CodeUnknownField, CodeInvalidField (a value of the wrong type) or
 // CodeBodyTooLarge (over MaxBodyBytes).
 func DecodeStrict(body io.Reader, v any) error {
-	b, err := io.ReadAll(io.LimitReader(body, MaxBodyBytes+1))
+	b, err := ReadBody(body, MaxBodyBytes)
 	if err != nil {
-		return &Error{Code: CodeInvalidRequest, Detail: "the request body ended early", Remedy: "send it again"}
+		return err
 	}
-	if len(b) > MaxBodyBytes {
-		return &Error{
-			Code: CodeBodyTooLarge, Detail: fmt.Sprintf("the request body is over %d bytes", MaxBodyBytes),
+	return UnmarshalStrict(b, v)
+}
+
+// ReadBody reads a request body of at most most bytes; it returns an *Error:
+// CodeInvalidRequest or CodeBodyTooLarge.
+func ReadBody(body io.Reader, most int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(body, int64(most)+1))
+	if err != nil {
+		return nil, &Error{Code: CodeInvalidRequest, Detail: "the request body ended early", Remedy: "send it again"}
+	}
+	if len(b) > most {
+		return nil, &Error{
+			Code: CodeBodyTooLarge, Detail: fmt.Sprintf("the request body is over %d bytes", most),
 			Remedy: "send less; GET /v1/limits lists the limits",
 		}
 	}
+	return b, nil
+}
+
+// UnmarshalStrict is DecodeStrict for a body that was read.
+func UnmarshalStrict(b []byte, v any) error {
 	if err := checkUnicode(b); err != nil {
 		return err
 	}

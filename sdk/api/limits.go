@@ -15,12 +15,16 @@ const (
 	MaxMetadataKeys     = 64
 	MaxMetadataBytes    = 16 << 10  // keys and values together
 	MaxBodyBytes        = 256 << 10 // a request body
+	MaxBatchItems       = 1_000
+	MaxBatchBytes       = 1 << 20 // the body of a batch
 	MaxWeight           = 10_000
 	DefaultWeight       = 100
 	MaxCapacity         = 1_000_000_000
 	MaxIncarnation      = 1 << 62 // a time in nanoseconds fits, and something higher always exists
 	MaxWatchServices    = 256     // services of one watch
 	MaxListLimit        = 1_000
+	MaxFilterLength     = 1_024 // bytes of a filter expression
+	MaxFilterDepth      = 32    // levels of parentheses, nots and alternations in it
 	DefaultListLimit    = 1_000
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
 	MaxKVKeyLength      = 512
@@ -85,6 +89,8 @@ type Limits struct {
 	MetadataKeys      int      `json:"metadata_keys"`
 	MetadataBytes     int      `json:"metadata_bytes"`
 	BodyBytes         int      `json:"body_bytes"`
+	BatchItems        int      `json:"batch_items"`
+	BatchBytes        int      `json:"batch_bytes"`
 	Weight            int      `json:"weight"`
 	Capacity          int      `json:"capacity"`
 	TTLMin            Duration `json:"ttl_min"`
@@ -97,6 +103,8 @@ type Limits struct {
 	WatchServices     int      `json:"watch_services"`
 	Watches           int      `json:"watches"`
 	ListLimit         int      `json:"list_limit"`
+	FilterBytes       int      `json:"filter_bytes"`
+	FilterDepth       int      `json:"filter_depth"`
 	FailoverSet       int      `json:"failover_set"`
 	EvictionShare     float64  `json:"eviction_share"`
 	EvictionWindow    Duration `json:"eviction_window"`

@@ -47,6 +47,9 @@ const (
 	PathKV         = "/v1/kv/" // keys as a list; a key's own path is PathKVKey
 	PathPrometheus = "/v1/sd/prometheus"
 	PathOpenAPI    = "/v1/openapi.yaml"
+
+	PathBatchRegister   = "/v1/batch/register"
+	PathBatchHeartbeats = "/v1/batch/heartbeats"
 )
 
 // PathInstances returns the path of a service's instances.

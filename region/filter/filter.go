@@ -1,0 +1,113 @@
+package filter
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-bexpr/grammar"
+
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// maxSteps bounds the parser's work, to some 100 ms: it tries one alternative after the
+// other, which takes time exponential in the depth of parentheses. Five levels fit.
+const maxSteps = 1_000_000
+
+// Filter decides which instances are meant. Safe for concurrent use.
+type Filter struct {
+	text  string
+	match predicate
+}
+
+// String returns the expression as it was given.
+func (f *Filter) String() string { return f.text }
+
+// Match reports whether the instance is meant.
+func (f *Filter) Match(in *api.Instance) bool { return f.match(&scope{in: in}) }
+
+// Parse reads an expression of at most api.MaxFilterLength bytes and api.MaxFilterDepth levels.
+// Its error is an *api.Error with CodeInvalidField that tells the place.
+func Parse(text string) (*Filter, error) {
+	if len(text) > api.MaxFilterLength {
+		return nil, refuse("the filter is %d bytes long", fmt.Sprintf("use at most %d", api.MaxFilterLength), len(text))
+	}
+	if !utf8.ValidString(text) {
+		return nil, refuse("the filter is not valid UTF-8", "send UTF-8 text")
+	}
+	if at := tooDeep(text); at >= 0 {
+		return nil, refuse("the filter is too deep at %s", fmt.Sprintf("use at most %d levels of parentheses", api.MaxFilterDepth), place(text, at))
+	}
+	tree, err := grammar.Parse("", []byte(text), grammar.MaxExpressions(maxSteps))
+	if err != nil {
+		return nil, syntaxError(text, err)
+	}
+	expr, ok := tree.(grammar.Expression)
+	if !ok {
+		return nil, refuse("the filter is empty", remedy)
+	}
+	c := compiler{text: text}
+	match, err := c.compile(expr, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{text: text, match: match}, nil
+}
+
+const remedy = `write such as Zone == "a" and "blue" in Tags`
+
+func refuse(detail, remedy string, args ...any) error {
+	return api.FieldError("filter", fmt.Sprintf(detail, args...), remedy)
+}
+
+// place tells people where the byte at offset is.
+func place(text string, offset int) string {
+	offset = min(max(offset, 0), len(text))
+	return "character " + strconv.Itoa(1+utf8.RuneCountInString(text[:offset]))
+}
+
+// where finds the offset in the parser's messages: "line:column (offset): …".
+var where = regexp.MustCompile(`\d+:\d+ \((\d+)\)`)
+
+func syntaxError(text string, err error) error {
+	if strings.Contains(err.Error(), "max number of expressions") {
+		return refuse("the filter is too deep to be read", "use fewer parentheses within one another")
+	}
+	offset := 0
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	if m := where.FindStringSubmatch(first); m != nil {
+		offset, _ = strconv.Atoi(m[1])
+	}
+	return refuse("the filter cannot be read at %s: %s", remedy, place(text, offset), reason(text, offset))
+}
+
+func reason(text string, offset int) string {
+	if offset >= len(text) {
+		return "it ends too early"
+	}
+	return "unexpected " + api.Quote(text[offset:])
+}
+
+// tooDeep returns the offset of the first bracket that is nested too deep, or -1.
+func tooDeep(text string) int {
+	depth, quote := 0, byte(0)
+	for i := range len(text) {
+		switch c := text[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '`':
+			quote = c
+		case c == '(' || c == '{':
+			if depth++; depth > api.MaxFilterDepth {
+				return i
+			}
+		case c == ')' || c == '}':
+			depth--
+		}
+	}
+	return -1
+}
