@@ -55,12 +55,12 @@ func decode(rec store.Record, revision uint64) (*Entry, error) {
 		return nil, errors.New("the record is cut off")
 	}
 	value := rec.Value[1+n:]
-	switch {
-	case len(value) > api.MaxKVValueBytes:
+	if len(value) > api.MaxKVValueBytes {
 		return nil, fmt.Errorf("the value has %d bytes, more than %d", len(value), api.MaxKVValueBytes)
-	case created > revision:
-		return nil, fmt.Errorf("the record says that it was created at revision %d, after its last change at %d", created, revision)
-	case created == 0:
+	}
+	if created == 0 || created > revision {
+		// Created by this very commit; or before a backup was restored, which numbers anew: in
+		// this history the key begins here.
 		created = revision
 	}
 	return &Entry{

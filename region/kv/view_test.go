@@ -180,6 +180,20 @@ func TestLongestKeyFitsTheStore(t *testing.T) {
 	}
 }
 
+// P1: a backup that is restored numbers its records anew, so that some were created "later"
+// than they were written. They are all there.
+func TestRecordsOfARestoredBackup(t *testing.T) {
+	records := []store.Record{
+		{Key: RecordKey("default", "a"), Value: encode([]byte("1"), 5000), Revision: 3},
+		{Key: RecordKey("default", "b"), Value: encode([]byte("2"), 2), Revision: 3},
+		{Key: RecordKey("default", "c"), Value: encode([]byte("3"), 0), Revision: 4},
+	}
+	v, broken := Load(records)
+	if got, want := text(v), "default/a=1@3/3 default/b=2@3/2 default/c=3@4/4 "; got != want || len(broken) > 0 {
+		t.Errorf("%s %v, want %s", got, broken, want)
+	}
+}
+
 // P5, P8: history stays within its bounds, forgets whole revisions only and gives changes out
 // in whole revisions.
 func TestHistoryIsBounded(t *testing.T) {
