@@ -87,6 +87,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	go n.watch()
 	n.room.look()
+	n.allocate()
 	n.helpers.Go(n.watchRoom)
 	if cfg.UpkeepInterval > 0 {
 		n.helpers.Go(n.keep)

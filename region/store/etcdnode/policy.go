@@ -32,7 +32,7 @@ const (
 	pressedGap     = 30 * time.Second // between compactions by size while puts are taken
 	defragGap      = 3 * time.Minute  // between defragmentations
 	defragGapNear  = time.Minute      // when the file is near the quota
-	defragGapAlarm = 15 * time.Second // while puts are refused
+	defragGapAlarm = 5 * time.Second  // while puts are refused
 	wasteWorth     = 32 << 20         // bytes of the file that are worth one
 )
 

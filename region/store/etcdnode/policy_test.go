@@ -87,8 +87,8 @@ func TestFileIsWrittenAnewOnlyWhenItIsWorthIt(t *testing.T) {
 		"a third, near the quota":          {size: 450 * mib, inUse: 300 * mib, want: true},
 		"all in use, near the quota":       {size: 450 * mib, inUse: 430 * mib},
 		"alarm":                            {size: 513 * mib, inUse: 400 * mib, alarm: true, want: true},
-		"alarm, done just now":             {size: 513 * mib, inUse: 400 * mib, alarm: true, since: 10 * time.Second},
-		"alarm, a moment ago":              {size: 513 * mib, inUse: 400 * mib, alarm: true, since: 20 * time.Second, want: true},
+		"alarm, done just now":             {size: 513 * mib, inUse: 400 * mib, alarm: true, since: 4 * time.Second},
+		"alarm, a moment ago":              {size: 513 * mib, inUse: 400 * mib, alarm: true, since: 6 * time.Second, want: true},
 		"alarm, all in use":                {size: 513 * mib, inUse: 500 * mib, alarm: true},
 		"alarm of a small file":            {size: 400 * mib, inUse: 100 * mib, alarm: true}, // disarm is enough
 	} {

@@ -3,6 +3,7 @@ package etcdnode
 import (
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,14 +16,21 @@ import (
 const (
 	diskInterval = time.Second
 	diskFresh    = 20 * time.Millisecond
+
+	// fileAhead is what the database's file has of the disk beyond its own size.
+	fileAhead = 8 << 20
 )
 
 // room watches the disk that the member writes to. etcd cannot be refused a write: on a
 // full disk it ends. So whoever writes asks first.
 //
-//	free ≥ reserve + reserve/4   everything goes
-//	free < reserve               nothing that grows; back at reserve + reserve/4
-//	free < reserve/8             nothing at all: the next step of a file would be etcd's end
+//	free ≥ reserve     everything goes
+//	free < reserve     nothing that grows, until reserve + reserve/8 are free
+//	free < reserve/8   nothing at all
+//
+// What was let through is written to etcd's log at once, and to the database's file up to
+// 0.1 s later. The log is allocated ahead by etcd, the file is by [Node.allocate]: so
+// a disk that others fill to the last byte in between ends nothing either.
 type room struct {
 	dir     string
 	reserve uint64
@@ -55,7 +63,7 @@ func newRoom(dir string, reserve uint64, free func(string) (uint64, bool), log *
 
 // back is where everything goes again: a level above reserve, so that one file that
 // comes and goes does not make writes come and go.
-func (r *room) back() uint64 { return r.reserve + r.reserve/4 }
+func (r *room) back() uint64 { return r.reserve + r.reserve/8 }
 
 // look takes notice of how much is free, unless another look is under way.
 func (r *room) look() {
@@ -110,6 +118,7 @@ func (n *Node) Room(grows bool) error {
 	return n.room.check(grows)
 }
 
+// watchRoom looks at the disk until the member ends.
 func (n *Node) watchRoom() {
 	tick := time.NewTicker(diskInterval)
 	defer tick.Stop()
@@ -117,10 +126,23 @@ func (n *Node) watchRoom() {
 		select {
 		case <-tick.C:
 			n.room.look()
+			n.allocate()
 		case <-n.closing:
 			return
 		case <-n.watched:
 			return
 		}
+	}
+}
+
+// allocate gives the database's file its blocks before it needs them: bbolt makes it longer
+// without allocating any, and etcd does not survive a write for which there are none.
+func (n *Node) allocate() {
+	if n.room.seen.Load().level != roomEnough {
+		return
+	}
+	// The file is another one after a defragmentation, so it is opened each time.
+	if err := allocateAhead(filepath.Join(n.dir.etcd(), "member", "snap", "db"), fileAhead); err != nil {
+		n.cfg.Logger.Debug("the database's file is not allocated ahead", "cause", err)
 	}
 }

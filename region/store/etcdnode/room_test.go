@@ -25,15 +25,15 @@ func TestRoomHasThreeLevels(t *testing.T) {
 		{128, nil, nil},
 		{127, store.ErrFull, nil},
 		{140, store.ErrFull, nil},
-		{159, store.ErrFull, nil},
-		{160, nil, nil},
+		{143, store.ErrFull, nil},
+		{144, nil, nil},
 		{140, nil, nil},
 		{20, store.ErrFull, nil},
 		{15, store.ErrFull, store.ErrUnavailable},
 		{0, store.ErrFull, store.ErrUnavailable},
 		{20, store.ErrFull, nil},
 		{130, store.ErrFull, nil},
-		{161, nil, nil},
+		{145, nil, nil},
 	} {
 		free = c.free * mib
 		r.look()
