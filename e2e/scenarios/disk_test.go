@@ -34,6 +34,15 @@ func TestFullDiskEndsOnlyWrites(t *testing.T) {
 	n.Start()
 	h := n.Client()
 
+	// Refused before etcd notices: what is acknowledged was so while there was space.
+	acked := map[api.InstanceID]bool{}
+	for i := range 20 {
+		id := api.InstanceID(fmt.Sprintf("before-%02d", i))
+		if _, err := h.Do(http.MethodPut, api.PathInstance("orders", id), api.Registration{Address: "127.0.0.1", Port: 80, TTL: api.Duration(time.Hour)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		acked[id] = true
+	}
 	stuffing := filepath.Join(disk, "stuffing")
 	f, err := os.Create(stuffing)
 	if err != nil {
@@ -43,7 +52,6 @@ func TestFullDiskEndsOnlyWrites(t *testing.T) {
 		_, err = f.Write(block)
 	}
 	_ = f.Close()
-	acked := map[api.InstanceID]bool{}
 	var refusal error
 	for i := 0; refusal == nil; i++ {
 		id := api.InstanceID(fmt.Sprintf("i-%04d", i))
