@@ -28,7 +28,7 @@ func TestFullDiskStopsRegistrationsOnly(t *testing.T) {
 		t.Skipf("SKIPPED: no small disk can be mounted here: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
