@@ -70,7 +70,7 @@ func TestShopOnARealRegion(t *testing.T) {
 	loaded := make(chan error, 1)
 	go func() {
 		loaded <- Load(t.Context(), LoadConfig{
-			Region: "eu-west", Registry: []string{base}, Rate: 100, Duration: 3 * time.Second, Out: out, Seed: 1,
+			Region: "eu-west", Registry: []string{base}, Rate: 40, Duration: 3 * time.Second, Out: out, Seed: 1, // what two cores carry with the race detector
 		})
 	}()
 	select {
@@ -90,7 +90,7 @@ func TestShopOnARealRegion(t *testing.T) {
 	}
 	lines := parseLines[Tick](t, out.Bytes())
 	final := lines[len(lines)-1]
-	if final.Requests < 250 || final.Failed+final.Refused != 0 || final.PaymentsFrom["eu-west"] == 0 {
+	if final.Requests < 100 || final.Failed+final.Refused != 0 || final.PaymentsFrom["eu-west"] == 0 {
 		t.Errorf("report %s", out.Bytes())
 	}
 
