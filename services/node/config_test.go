@@ -149,7 +149,7 @@ func FuzzConfigFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content string) {
 		p := filepath.Join(dir, "f.yaml")
 		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		_, _ = parse(t, nil, "--config", p)
 	})
