@@ -18,14 +18,22 @@ STATIC  := CGO_ENABLED=0 GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
 LDFLAGS := -s -w -X github.com/nearside/nearside/services/cli.Version=$(VERSION)
 
 # The modules of the workspace, and their packages: the stories of e2e start real processes
-# and want the two cores for themselves, so they run after the rest.
+# and want the two cores for themselves, so they run after the rest. Many tests of both wait
+# more than they work, hence three and four at a time on two cores. The packages that take longest
+# begin first, so that none of them is what all wait for at the end. Of the stories those of one package
+# run at a time, but the storm, a minute of waiting, beside the ones that wait most.
 MODULES = $(shell go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
-UNIT    = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
+LONGEST = $(addprefix %/,services/node region/store/clustertest region/store/etcdnode federation/mesh region/registry region/store/etcdstore federation/origin)
+ALLUNIT = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
+UNIT    = $(filter $(LONGEST),$(ALLUNIT)) $(filter-out $(LONGEST),$(ALLUNIT))
 STORIES = $(shell go list work | grep '/nearside/e2e\(/\|$$\)')
+BESIDE  = $(filter %/e2e/storm %/e2e/scenarios,$(STORIES))
 
 TEST_TIMEOUT ?= 9m
 FUZZTIME     ?= 10s
 BENCHTIME    ?= 1s
+SEEDS        ?= 20000
+SOAK         ?= 10m
 # What `make demo-kill` does to which region, and when.
 DEMO_KILL    ?= --duration 60s --kill eu-west@15s --restore eu-west@35s
 
@@ -53,29 +61,43 @@ demo-kill: build ## the unattended demo: one region dies at 15 s and comes back 
 
 ##@ Prove
 
+# The race detector bears 8,128 goroutines and a tenth of the speed: what is about numbers runs without it.
 test: build ## vet, every test with the race detector, then the stories of e2e
 	@[ -n "$(RACE)" ] || echo "no C compiler here: the tests run without the race detector"
 	$(STATIC) go vet work
-	go test $(RACE) -timeout $(TEST_TIMEOUT) $(UNIT)
-	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
+	go test $(RACE) -p 4 -timeout $(TEST_TIMEOUT) $(UNIT)
+	go test -timeout $(TEST_TIMEOUT) ./federation/internal/simulation
+	go test -timeout $(TEST_TIMEOUT) -run 'TestFleetFindsItsRegistryAgain|TestBentSnapshots' ./sdk
+	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 1 -parallel 3 -timeout $(TEST_TIMEOUT) $(filter-out $(BESIDE),$(STORIES))
+	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 2 -parallel 3 -timeout $(TEST_TIMEOUT) $(BESIDE)
 
 check: fmt-check lint standalone test ## exactly what CI runs: format, staticcheck, standalone builds, test
 
 e2e: build ## the stories of e2e alone, with what they say and measure
 	NEARSIDE_BINARY=$(BIN) go test $(RACE) -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
+soak: build ## the long form of the stories: each repeats for SOAK (10m)
+	NEARSIDE_BINARY=$(BIN) NEARSIDE_SOAK=$(SOAK) go test $(RACE) -v -count=1 -p 1 -timeout 24h $(if $(RUN),-run '$(RUN)') $(STORIES)
+
 e2e-compose: ## kill a region of the compose file and watch the others (needs a docker engine)
 	@if docker info >/dev/null 2>&1; then $(MAKE) image IMAGE=nearside:e2e; fi
 	NEARSIDE_COMPOSE=1 NEARSIDE_IMAGE=nearside:e2e go test -v -count=1 -timeout $(TEST_TIMEOUT) ./e2e/compose
 
+sim: ## the simulated federation with SEEDS (20000) seeds; SEED=N replays one
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) go test -v -count=1 -timeout 0 ./federation/internal/simulation
+
 fuzz: ## every fuzz target for FUZZTIME (10s) each
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' $(MODULES) | while IFS=: read -r file target; do \
 		echo "== $$(dirname "$$file") $${target#func }"; \
-		go test -run '^$$' -fuzz "^$${target#func }$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null; \
+		go test -run '^$$' -fuzz "^$${target#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$(dirname "$$file")" </dev/null; \
 	done
 
-bench: ## every benchmark once, for BENCHTIME (1s) each
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(UNIT)
+bench: build ## every benchmark once, for BENCHTIME (1s) each; then the figures of the design beside their yardsticks
+	@rm -f bin/bench.txt bin/figures.txt
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(filter-out %/services/bench,$(UNIT)) | tee bin/bench.txt
+	NEARSIDE_BINARY=$(BIN) NEARSIDE_BENCH_OUTPUT=$(CURDIR)/bin/bench.txt NEARSIDE_BENCH_TABLE=$(CURDIR)/bin/figures.txt \
+		go test -run '^$$' -bench . -benchtime 1x -timeout 7m ./services/bench
+	@echo; echo "What was measured, beside its yardstick in the same run, and the goal (load of the machine now: $$(cut -d" " -f1-3 /proc/loadavg 2>/dev/null)):"; echo; cat bin/figures.txt
 
 ##@ Parts of check
 
@@ -114,4 +136,4 @@ compose-down: ## stop them and delete their data
 clean: ## delete what was built
 	rm -rf bin e2e/.artifacts
 
-.PHONY: help build demo demo-kill test check e2e e2e-compose fuzz bench fmt fmt-check lint standalone image compose-up compose-down clean
+.PHONY: help build demo demo-kill test check e2e soak e2e-compose sim fuzz bench fmt fmt-check lint standalone image compose-up compose-down clean

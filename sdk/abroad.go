@@ -17,6 +17,7 @@ const maxAbroad = 12
 // for home every second or two. answered tells that some node did; st is an open stream
 // with home when home is what ended it.
 func (w *watcher) abroad(ctx context.Context) (st *stream, answered bool) {
+	look := nextLook()
 	for i, n := range w.c.nodes.farNodes() {
 		for again := i < maxAbroad; again && ctx.Err() == nil; {
 			far, err := w.open(ctx, n.base, n.region, patience)
@@ -30,7 +31,7 @@ func (w *watcher) abroad(ctx context.Context) (st *stream, answered bool) {
 			delete(w.resume, w.book.Home())
 			w.mu.Unlock()
 			w.c.log().Info("asking another region's registry until home answers", "node", n.base, "region", n.region)
-			st, synced, err := w.followAbroad(ctx, far)
+			st, synced, err := w.followAbroad(ctx, far, &look)
 			if st != nil {
 				return st, true
 			}
@@ -44,19 +45,25 @@ func (w *watcher) abroad(ctx context.Context) (st *stream, answered bool) {
 	return nil, answered
 }
 
-// followAbroad follows far until home answers; then it returns the open stream with home.
-func (w *watcher) followAbroad(ctx context.Context, far *stream) (st *stream, synced bool, err error) {
+// nextLook returns when to look for home.
+func nextLook() time.Time { return time.Now().Add(homeAgain + rand.N(homeAgain)) }
+
+// followAbroad follows far until home answers; then it returns the open stream with home. It
+// looks at the time given, and leaves when the next look is due: far ends with each new
+// service, and that must not put the look off.
+func (w *watcher) followAbroad(ctx context.Context, far *stream, at *time.Time) (st *stream, synced bool, err error) {
 	found := make(chan *stream, 1)
 	look, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(found)
-		for sleep(look, homeAgain+rand.N(homeAgain)) {
+		for sleep(look, time.Until(*at)) {
 			// Not under look: the stream outlives the search.
-			if st, err := w.home(ctx, 0); err == nil {
+			if st, err := w.home(ctx, 0, func() {}); err == nil {
 				found <- st
 				far.Close()
 				return
 			}
+			*at = nextLook()
 		}
 	}()
 	synced, err = w.follow(ctx, far)
@@ -69,11 +76,12 @@ func (w *watcher) followAbroad(ctx context.Context, far *stream) (st *stream, sy
 }
 
 // poll asks for every service by plain requests while no watch can be held, until it is
-// time to try a watch again. It reports whether home answered at all.
+// time to try a watch again. New services are asked for as they come. It reports whether home
+// answered at all.
 func (w *watcher) poll(ctx context.Context) bool {
 	answered := false
 	for range pollsPerTry {
-		if !w.pollOnce(ctx) {
+		if !w.pollOnce(ctx, true) {
 			return answered
 		}
 		if !answered {
@@ -82,28 +90,34 @@ func (w *watcher) poll(ctx context.Context) bool {
 		answered = true
 		every := w.c.cfg.PollInterval
 		t := time.NewTimer(every - every/5 + rand.N(2*every/5+1))
-		select {
-		case <-t.C:
-		case <-w.grew: // somebody waits for a new service
-			t.Stop()
-		case <-ctx.Done():
-			t.Stop()
-			return true
+		for waiting := true; waiting; {
+			select {
+			case <-t.C:
+				waiting = false
+			case <-w.grew: // somebody waits for a new service
+				if !w.pollOnce(ctx, false) {
+					t.Stop()
+					return answered
+				}
+			case <-ctx.Done():
+				t.Stop()
+				return true
+			}
 		}
 	}
 	return answered
 }
 
-// pollOnce asks for every service once, new ones first. It stops at the first service
-// that no home node answers for.
-func (w *watcher) pollOnce(ctx context.Context) bool {
+// pollOnce asks for every service once, new ones first, or for new ones only. It stops at the
+// first service that no home node answers for.
+func (w *watcher) pollOnce(ctx context.Context, all bool) bool {
 	w.mu.Lock()
 	var keys, old []api.ServiceKey
 	for _, key := range w.book.Wanted() {
-		if w.book.Synced(key) {
-			old = append(old, key)
-		} else {
+		if !w.book.Synced(key) {
 			keys = append(keys, key)
+		} else if all {
+			old = append(old, key)
 		}
 	}
 	w.mu.Unlock()
@@ -139,6 +153,7 @@ func (w *watcher) pollService(ctx context.Context, key api.ServiceKey) bool {
 		w.mu.Lock()
 		w.book.SetHome(w.c.nodes.homeRegion())
 		eff := w.book.Poll(key, a.Region, res, now)
+		w.asked = askedNobody
 		w.showLocked(eff.Changed, now)
 		w.mu.Unlock()
 		for _, o := range res.Views {

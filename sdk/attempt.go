@@ -6,16 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -37,6 +33,9 @@ type run struct {
 	served  api.Region
 	kind    kind
 	limit   time.Duration // of an attempt; 0 = none
+	judged  bool          // its time says something about the instance; see Config.SlowCall
+	// begun is told when an attempt is about to be sent, and how to end it; see hedge.go.
+	begun func(*run, context.CancelCauseFunc)
 }
 
 // attempts tries instances until one answers or nothing more may be tried.
@@ -55,19 +54,21 @@ func (r *run) attempts(ctx context.Context, a *answer) (*http.Response, error) {
 			keep = nil
 		}
 		move := r.call.safe && most > 1 && r.tries+1 < maxTries && len(r.call.tried)+1 < a.endpoints()
-		resp, err := r.attempt(ctx, sl, l, move, move && r.counted+1 < most)
+		cut := move && r.counted+1 < most
+		var resp *http.Response
+		var err error
+		if after := r.hedgeAfter(cut, l); after > 0 {
+			sl, resp, err = r.hedged(ctx, a, sl, l, after)
+		} else {
+			resp, err = r.attempt(ctx, sl, l, move, cut)
+		}
 		if r.kind == kindAnswer {
 			r.body.finish()
 			return resp, nil
 		}
-		r.call.tried = append(r.call.tried, tried{
-			ref: sl.in.ref, kind: a.tiers[sl.tier].kind,
-			silent: r.kind == kindTimeout || r.kind == kindSilent, since: r.since,
-		})
-		if r.kind != kindDown && r.kind != kindSilent {
-			r.counted++
-		}
+		r.failed(a, sl)
 		keep, lastErr = resp, r.wrap(sl, err)
+		r.call.answered = keep != nil
 		if !r.again(ctx) {
 			break
 		}
@@ -79,6 +80,18 @@ func (r *run) attempts(ctx context.Context, a *answer) (*http.Response, error) {
 		return keep, nil
 	}
 	return nil, lastErr
+}
+
+// failed notes that the attempt at sl gave no answer for the caller.
+func (r *run) failed(a *answer, sl *slot) {
+	r.call.tried = append(r.call.tried, tried{
+		ref: sl.in.ref, kind: a.tiers[sl.tier].kind,
+		silent: r.kind == kindTimeout || r.kind == kindSilent || r.kind == kindNoDial,
+		poor:   r.kind == kindGateway, since: r.since,
+	})
+	if r.kind != kindDown && r.kind != kindSilent {
+		r.counted++
+	}
 }
 
 // again decides whether a failed attempt is followed by another, and waits a little
@@ -111,25 +124,38 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (
 		r.first = sl.endpoint.Region
 	}
 	r.served = sl.endpoint.Region
-	address := net.JoinHostPort(sl.endpoint.Address, strconv.Itoa(sl.endpoint.Port))
 	ctx, span := r.span(ctx, sl)
 	try, cancel := context.WithCancelCause(ctx)
 	out := r.req.Clone(try)
-	out.URL.Host = address
+	out.URL.Host = sl.in.hostPort
 	if out.Host == "" || strings.EqualFold(out.Host, r.req.URL.Host) {
 		out.Host, _, _ = strings.Cut(r.name, ".")
 	}
+	out.Trailer = r.req.Trailer // the caller fills it while the body is read
 	out.Body = r.body.reader()
 	r.t.c.tel.propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
 
 	began := r.t.c.clock()
 	r.since = began
-	var w *waiter
-	if r.limit > 0 {
-		w = &waiter{in: sl.in, lease: l, budget: &r.t.c.budget, began: began, limit: r.limit, move: move, cut: cut, cancel: cancel}
-		w.start()
+	w := r.wait(ctx, sl, l, began, move, cut, cancel)
+	over := false
+	defer func() { // the base transport panicked: nobody waits any more
+		if !over {
+			w.stop()
+			l.report(outcomeIgnored)
+			l.release()
+			cancel(nil)
+			span.End()
+		}
+	}()
+	if r.begun != nil {
+		r.begun(r, cancel)
 	}
 	resp, err := r.t.base.RoundTrip(out)
+	over = true
+	if err == nil {
+		resp, err = whole(resp, out.Method)
+	}
 	now := r.t.c.clock()
 	if err == nil {
 		sl.in.hear(now)
@@ -137,27 +163,31 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (
 			sl.in.region.took(now - began)
 		}
 	}
-	paid := false
+	ended, paid := w.stop(), false
 	if w != nil {
-		ended := w.stop()
 		paid, r.since = w.paid, w.since
-		if ended && err == nil {
-			// The answer came in the moment it was given up: its body cannot be read any more.
-			_ = resp.Body.Close()
-			resp, err = nil, context.Cause(try)
-		}
+	}
+	if err == nil && (ended || try.Err() != nil) {
+		// The answer came in the moment it was given up: its body cannot be read any more.
+		_ = resp.Body.Close()
+		resp, err = nil, context.Cause(try)
 	}
 	r.kind = classify(resp, err, try, r.req.Context())
 	// A connection that another call had just given up, in the moment this one got it.
-	foreign := r.kind == kindBroken && (errors.Is(err, errAttemptTimeout) || errors.Is(err, errSilent))
+	foreign := r.kind == kindBroken && (errors.Is(err, errAttemptTimeout) || errors.Is(err, errSilent) || errors.Is(err, errOvertaken))
 	if foreign {
 		l.report(outcomeIgnored)
 	} else {
-		l.report(r.outcome(ctx, now-began))
+		l.report(r.outcome(ctx, w, l, now-began))
 	}
+	r.t.c.budget.ended(r.kind)
+	if p := r.t.c.cfg.Hedge.Percentile; p > 0 && r.judged && (r.kind == kindAnswer || (r.kind == kindOvertaken && r.tries == 1)) {
+		r.s.recent.add(now-began, p)
+	}
+	r.told(sl, now-began, resp, err, !foreign && r.kind != kindGivenUp && r.kind != kindOvertaken)
 	// Whoever leaves an instance that was found to be gone adds no load to it.
 	r.free = paid || foreign || (l.left() && (r.kind == kindTimeout || r.kind == kindSilent || r.kind == kindBroken))
-	if r.kind != kindGivenUp {
+	if r.kind != kindGivenUp && r.kind != kindOvertaken {
 		sl.in.dialed.Store(r.t.own && !r.kind.sent())
 	}
 	r.endSpan(span, resp, err)
@@ -166,23 +196,58 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (
 		cancel(nil)
 		return nil, err
 	}
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		if d := retryAfter(resp.Header, time.Now()); d > 0 {
+			sl.in.asks(d)
+		}
+	}
 	// The answer is the caller's once its headers are here; the instance is busy and the
 	// context needed until its body is read.
-	resp.Body = wrapBody(resp.Body, func() { l.release(); cancel(nil) })
+	if resp.Body == http.NoBody {
+		l.release()
+		cancel(nil)
+	} else {
+		resp.Body = wrapBody(resp.Body, func() { l.release(); cancel(nil) })
+	}
 	resp.Request = r.req
-	resp.Header.Set(HeaderServedRegion, string(sl.endpoint.Region))
-	resp.Header.Set(HeaderServedInstance, string(sl.endpoint.ID))
-	resp.Header.Set(HeaderAttempts, strconv.Itoa(r.tries))
+	told := [...]string{string(sl.endpoint.Region), string(sl.endpoint.ID), strconv.Itoa(r.tries)}
+	for i, name := range [...]string{HeaderServedRegion, HeaderServedInstance, HeaderAttempts} {
+		resp.Header[name] = told[i : i+1 : i+1]
+	}
 	return resp, nil
 }
 
+// wait lets the attempt wait for its answer, where its time is bounded; see silence.go.
+func (r *run) wait(ctx context.Context, sl *slot, l *lease, began time.Duration, move, cut bool, cancel context.CancelCauseFunc) *waiter {
+	if r.limit <= 0 {
+		return nil
+	}
+	w := &waiter{
+		in: sl.in, lease: l, budget: &r.t.c.budget, began: began, limit: r.limit,
+		move: move, cut: cut, cancel: cancel,
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := time.Until(deadline); left < w.limit {
+			w.left, w.cut = max(left, 1), false // it ends by itself before
+		}
+	}
+	w.start()
+	return w
+}
+
 // outcome is what the breaker learns. A caller whose own deadline passed says something
-// about the instance only if the instance had the time of a whole attempt.
-func (r *run) outcome(ctx context.Context, took time.Duration) outcome {
-	if r.kind == kindGivenUp && ctx.Err() == context.DeadlineExceeded {
-		if r.limit > 0 && took >= r.limit {
+// about the instance only if the instance had the time of a whole attempt, or was tried after
+// it was silent and is silent still.
+func (r *run) outcome(ctx context.Context, w *waiter, l *lease, took time.Duration) outcome {
+	switch {
+	case r.kind == kindGivenUp && ctx.Err() == context.DeadlineExceeded && w != nil:
+		if w.unanswered(took) && l.trial || took >= r.limit {
 			return outcomeFailed
 		}
+	case r.kind == kindOvertaken:
+		w.unanswered(took)
+	case r.kind == kindAnswer && r.judged && r.t.c.cfg.SlowCall > 0 && took >= r.t.c.cfg.SlowCall:
+		return outcomeSlow
 	}
 	return r.kind.outcome()
 }
@@ -202,55 +267,44 @@ func (r *run) wrap(sl *slot, err error) error {
 	return &CallError{Service: r.s.label, Attempts: r.tries, Instance: sl.endpoint.ID, Region: sl.endpoint.Region, Err: err}
 }
 
-func (r *run) span(ctx context.Context, sl *slot) (context.Context, trace.Span) {
-	return r.t.c.tel.tracer.Start(ctx, method(r.req)+" "+r.s.label, trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(
-			attribute.String("http.request.method", method(r.req)),
-			attribute.String("server.address", sl.endpoint.Address),
-			attribute.Int("server.port", sl.endpoint.Port),
-			attribute.String("nearside.service", r.s.label),
-			attribute.String("nearside.region", string(sl.endpoint.Region)),
-			attribute.String("nearside.instance", string(sl.endpoint.ID)),
-			attribute.Int("nearside.tier", sl.tier),
-			attribute.Int("nearside.attempt", r.tries),
-		))
+// whole gives an answer the headers and body that a base transport may have left out, where
+// http.Client puts up with that.
+func whole(resp *http.Response, method string) (*http.Response, error) {
+	if resp == nil {
+		return nil, errors.New("the base transport returned neither an answer nor an error: it must return one of them")
+	}
+	if resp.Body == nil {
+		if resp.ContentLength > 0 && method != http.MethodHead {
+			return nil, fmt.Errorf("the base transport returned an answer of %d bytes without a body: it must set Response.Body", resp.ContentLength)
+		}
+		resp.Body = http.NoBody
+	}
+	if resp.Header == nil {
+		resp.Header = http.Header{}
+	}
+	return resp, nil
 }
 
-func (r *run) endSpan(span trace.Span, resp *http.Response, err error) {
-	defer span.End()
-	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, r.kind.String())
+// discardTime bounds the wait for the rest of an answer that nobody wants: an instance that
+// stalls there costs the call no more than a connection to the next one may.
+const discardTime = 20 * time.Millisecond
+
+// discard gives up an answer so that its connection can be used again, if the rest of it is
+// short and there.
+func discard(resp *http.Response) {
+	if resp.Body == http.NoBody {
 		return
 	}
-	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
-	if resp.StatusCode >= 500 {
-		span.SetStatus(codes.Error, resp.Status)
-	}
-}
-
-func (r *run) count(ctx context.Context, resp *http.Response) {
-	outcome, served := "ok", r.served
-	switch {
-	case resp == nil:
-		outcome, served = r.kind.String(), ""
-	case resp.StatusCode >= 500:
-		outcome = "error"
-	}
-	failover := resp != nil && r.kind == kindAnswer && served != r.first
-	r.t.c.tel.called(ctx, r.s.label, served, outcome, r.tries, failover, time.Since(r.start))
-}
-
-func method(req *http.Request) string {
-	if req.Method == "" {
-		return http.MethodGet
-	}
-	return req.Method
-}
-
-// discard gives up an answer so that its connection can be used again.
-func discard(resp *http.Response) {
+	closed := make(chan struct{})
+	late := time.AfterFunc(discardTime, func() {
+		defer close(closed)
+		_ = resp.Body.Close()
+	})
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+	if !late.Stop() {
+		<-closed // nothing of a call runs after its RoundTrip
+		return
+	}
 	_ = resp.Body.Close()
 }
 

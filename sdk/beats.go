@@ -67,7 +67,8 @@ func (b *beats) heartbeat(ctx context.Context) error {
 }
 
 func (b *beats) command(ctx context.Context, c command) error {
-	if c.status != nil {
+	switch {
+	case c.status != nil:
 		b.r.mu.Lock()
 		b.r.want = *c.status
 		b.r.mu.Unlock()
@@ -76,6 +77,8 @@ func (b *beats) command(ctx context.Context, c command) error {
 			return fmt.Errorf("%s is not registered yet: %w", b.r.key, ErrUnreachable)
 		}
 		return b.sendStatus(ctx)
+	case c.update != nil:
+		return b.update(ctx, c.update)
 	}
 	q := url.Values{"incarnation": {fmt.Sprint(b.r.Incarnation())}}
 	err := b.r.request(ctx, http.MethodDelete, "", q, nil, nil)
@@ -94,7 +97,7 @@ func (b *beats) sendStatus(ctx context.Context) error {
 		b.statusSent = true
 	case stale(err) != nil:
 		return fmt.Errorf("%s: %w: %w", b.r.key, ErrSuperseded, err)
-	case api.CodeOf(err) == api.CodeInstanceNotFound:
+	case api.CodeOf(err) == api.CodeInstanceNotFound || api.CodeOf(err) == api.CodeServiceNotFound:
 		b.registered = false
 	}
 	return err
@@ -130,10 +133,19 @@ func (r *Registered) request(ctx context.Context, method, sub string, q url.Valu
 		}
 		q.Set("ns", string(r.key.Namespace))
 	}
-	err := error(ErrUnreachable)
+	err := r.c.nodes.nobody()
 	r.after = 0
 	for _, base := range r.c.nodes.homeNodes() {
 		try, cancel := context.WithTimeout(ctx, beatWithin)
+		if e := r.c.atHome(try, base); e != nil {
+			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.c.nodes.failed(base)
+			err = e
+			continue
+		}
 		a, e := r.c.caller.Do(try, method, base, api.PathInstance(r.key.Service, r.key.ID)+sub, q, in, out)
 		cancel()
 		if ctx.Err() != nil {
@@ -151,6 +163,25 @@ func (r *Registered) request(ctx context.Context, method, sub string, q url.Valu
 		err = e
 	}
 	return err
+}
+
+// atHome makes sure that a configured node is of the home region, before anything is written
+// there: a wrong address, or a wrong Config.Region, must not register the program abroad. An
+// error says that it is not, or that nobody answered. It asks once per node.
+func (c *Client) atHome(ctx context.Context, base string) error {
+	if !c.nodes.unsure(base) {
+		return nil
+	}
+	said, err := c.caller.Region(ctx, base)
+	if err != nil {
+		return err
+	}
+	if !c.nodes.claim(base, said) {
+		err := errNotHome(base, said, c.nodes.homeRegion())
+		c.log().Warn("an address of the home region belongs to another one", "address", base, "region", said, "home", c.nodes.homeRegion())
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return nil
 }
 
 // The rest is access to the fields that the loop shares.
@@ -173,16 +204,16 @@ func (r *Registered) registration() api.Registration {
 	return reg
 }
 
+func (r *Registered) drainDelay() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.said.DrainDelay
+}
+
 func (r *Registered) wanted() api.StatusChange {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.want
-}
-
-func (r *Registered) newIncarnation() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reg.Incarnation = newIncarnation(r.reg.Incarnation)
 }
 
 func (r *Registered) setIncarnation(n uint64) {

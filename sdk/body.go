@@ -31,6 +31,7 @@ func (b *body) reader() io.ReadCloser {
 	if b.current == nil {
 		b.current = &attemptBody{rc: b.first}
 	}
+	b.current.given = true
 	return b.current
 }
 
@@ -56,7 +57,7 @@ func (b *body) again() bool {
 	return true
 }
 
-// finish lets go of the body: it is closed now, or when the base transport closes it.
+// finish lets go of the body: it is closed now, or when the base transport that has it closes it.
 func (b *body) finish() {
 	switch {
 	case b.current != nil:
@@ -69,6 +70,8 @@ func (b *body) finish() {
 // attemptBody is the body as one attempt sees it. The transport may read and close it
 // from another goroutine, and after RoundTrip returned.
 type attemptBody struct {
+	given bool // a transport has it; else nobody but finish closes it
+
 	mu     sync.Mutex
 	rc     io.ReadCloser
 	read   bool
@@ -118,7 +121,7 @@ func (b *attemptBody) finish() {
 		return
 	}
 	b.final = true
-	if b.closed && !b.read && !b.gone {
+	if !b.gone && !b.read && (b.closed || !b.given) {
 		_ = b.rc.Close()
 	}
 }

@@ -2,7 +2,10 @@ package nearside
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"net"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -18,10 +21,11 @@ import (
 //	open ──(1–3 s, later after failed trials; a dial must succeed if dials failed)──▶ half-open
 //	half-open ──(one trial call succeeds)──▶ closed     ──(it fails)──▶ open
 //
-// A region is judged by its instances: after six failures in a row all over the region each
-// further one trips at once, and while all its instances are open they are tried one at a
-// time, less often each time. The first that answers brings the others back. Silence is in
-// silence.go.
+// A region is judged by its instances, never by calls: the share of them that is open is what
+// route.Decide takes off the region's share, and while all are open they are tried one at a
+// time, less often each time. The first that answers brings the others back. After six
+// failures in a row all over the region each further one opens its instance at once. Silence
+// is in silence.go, slow answers are in slow.go, instances that ask for a pause in asked.go.
 //
 // gobreaker counts and decides; the keeper moves open breakers on, off the path of calls.
 // Outcomes are reported when they are known, by Execute with a function that only returns
@@ -51,6 +55,9 @@ const (
 // regionHealth is what the instances of a service in one region have in common.
 type regionHealth struct {
 	failures atomic.Int32 // in a row
+	// spare is how many more of its instances may be left alone although they answer: because
+	// they are slow, or asked for it. See slow.go.
+	spare atomic.Int32
 	hearing
 
 	// Owned by the keeper.
@@ -73,6 +80,7 @@ const (
 	outcomeOK                     // it answered, be it with 4xx or 500
 	outcomeFailed
 	outcomeDown // nothing listens there: trips at once
+	outcomeSlow // it answered, but not within Config.SlowCall
 )
 
 // instance is what a client keeps about one endpoint across answers: calls running and
@@ -81,8 +89,13 @@ type instance struct {
 	ref     route.EndpointRef
 	address string
 	port    int
+	ports   map[string]int // of the endpoint as it was first shown; never changed
+	// hostPort is both, as URLs have them.
+	hostPort string
 
 	inflight atomic.Int64
+	speed    speed // for PeakEWMA
+	tally    tally // for ejection
 	// When it last answered, in nanoseconds of clock (0 = never), and how many attempts
 	// were cut since. See silence.go.
 	heard      atomic.Int64
@@ -95,6 +108,15 @@ type instance struct {
 	halfOpen atomic.Int64 // since when, in nanoseconds of clock
 	// failedTrial tells that the breaker is open because a trial failed.
 	failedTrial atomic.Bool
+	// gone tells that the endpoint left the view: what ends there now says nothing about those
+	// that are left.
+	gone atomic.Bool
+
+	// Until when it asked to be left alone, in nanoseconds of clock (0 = not), and whether first
+	// attempts respect that too. See asked.go.
+	asked  atomic.Int64
+	passed atomic.Bool
+	slow   slowness
 
 	cb     *gobreaker.CircuitBreaker[struct{}]
 	region *regionHealth
@@ -104,6 +126,14 @@ type instance struct {
 	// dialed tells that the last failure was a failed dial of our own: then a successful
 	// dial comes before the next trial.
 	dialed atomic.Bool
+	// dialAt is the address to dial then, when it is not the main one; see DialFailed.
+	dialAt atomic.Pointer[string]
+
+	// usable tells that calls go there in normal times; starting, that it is new, since then by
+	// clock (see slowstart.go). Guarded by service.mu.
+	usable, starting bool
+	since            time.Duration
+	ejection         ejection // guarded by service.mu too
 
 	// Owned by the keeper.
 	retryAt time.Time // zero = not open, as far as the keeper knows
@@ -123,7 +153,8 @@ func newInstance(e *api.Endpoint, region *regionHealth, clock func() time.Durati
 	in := &instance{
 		region:  region,
 		ref:     route.EndpointRef{Region: e.Region, ID: e.ID},
-		address: e.Address, port: e.Port, clock: clock,
+		address: e.Address, port: e.Port, ports: e.Ports, clock: clock,
+		hostPort: net.JoinHostPort(e.Address, strconv.Itoa(e.Port)),
 		// Every breaker has its own time, so that neither many clients nor many instances
 		// of one client are tried in the same moment.
 		hold: breakerMin + rand.N(breakerSpread),
@@ -160,11 +191,17 @@ func (in *instance) renew(trial bool) {
 
 func (in *instance) is(s gobreaker.State) bool { return in.state.Load() == int32(s) }
 
-// same reports whether in still describes e.
-func (in *instance) same(e *api.Endpoint) bool { return in.address == e.Address && in.port == e.Port }
+// same reports whether in still describes e. The named ports count too: callers may use one of them, and
+// what failed at the old one says nothing about the new one.
+func (in *instance) same(e *api.Endpoint) bool {
+	return in.address == e.Address && in.port == e.Port && maps.Equal(in.ports, e.Ports)
+}
 
 // admit takes the instance for a call, unless its breaker keeps the call away.
 func (in *instance) admit(c *call) *lease {
+	if in.asked.Load() != 0 && in.waits(c) {
+		return nil
+	}
 	l := in.lease.Load()
 	switch gobreaker.State(in.state.Load()) {
 	case gobreaker.StateOpen:
@@ -190,10 +227,14 @@ func (in *instance) force() *lease {
 	return in.lease.Load()
 }
 
-// report tells the breaker how a call ended. It may be called once per call.
+// report tells the breaker how a call ended. It is meant to be called once per call; more
+// reports than calls count as more calls.
 func (l *lease) report(o outcome) {
 	in := l.in
-	if o == outcomeOK {
+	if in.gone.Load() {
+		return
+	}
+	if o == outcomeOK || o == outcomeSlow {
 		in.hear(in.clock())
 	}
 	if in.lease.Load() != l || in.is(gobreaker.StateOpen) {
@@ -204,8 +245,13 @@ func (l *lease) report(o outcome) {
 		if l.trial {
 			in.trial.Store(0)
 		}
-	case outcomeOK:
+	case outcomeOK, outcomeSlow:
 		in.region.failures.Store(0)
+		if in.tooSlow(l, o == outcomeSlow) {
+			in.atOnce.Store(true)
+			_, _ = in.cb.Execute(fail)
+			return
+		}
 		_, _ = in.cb.Execute(succeed)
 		if l.trial {
 			in.trial.Store(0)
@@ -218,20 +264,32 @@ func (l *lease) report(o outcome) {
 	}
 }
 
-// release ends the call's share of the instance.
-func (l *lease) release() { l.in.inflight.Add(-1) }
+// release ends the call's share of the instance. A caller that says so twice must not make
+// the instance look idler than idle: it would draw calls for ever.
+func (l *lease) release() {
+	for {
+		n := l.in.inflight.Load()
+		if n <= 0 || l.in.inflight.CompareAndSwap(n, n-1) {
+			return
+		}
+	}
+}
 
 // finish is Picked.Done.
 func (l *lease) finish(err error) {
 	l.release()
-	l.report(outcomeOf(err))
+	o := outcomeOf(err)
+	if o != outcomeIgnored {
+		l.in.tally.add(o == outcomeOK || o == outcomeSlow)
+	}
+	l.report(o)
 }
 
 // broken reports the endpoints that are to be left out.
 func (s *service) brokenLocked() map[route.EndpointRef]struct{} {
 	var m map[route.EndpointRef]struct{}
 	for ref, in := range s.instances {
-		if in.is(gobreaker.StateOpen) {
+		if in.is(gobreaker.StateOpen) || in.ejection.until != 0 {
 			if m == nil {
 				m = map[route.EndpointRef]struct{}{}
 			}

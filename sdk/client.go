@@ -12,12 +12,14 @@ import (
 
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/sdk/internal/node"
+	"github.com/nearside/nearside/sdk/internal/view"
 )
 
 // Waits of a first use of a service.
 const (
 	firstUse     = 2 * time.Second        // for a registry, when nothing else is known
 	snapshotUse  = 300 * time.Millisecond // for a registry, when a snapshot can stand in
+	oldSnapshot  = 24 * time.Hour         // from which age on it is the last resort, after firstUse
 	failedAgain  = time.Second            // for which callers fail at once after one waited in vain
 	closeTimeout = 3 * time.Second        // for deregistrations in Close, besides their drain
 )
@@ -33,11 +35,16 @@ type Client struct {
 	nodes  *directory
 	tel    *telemetry
 	born   time.Time
+	now    func() moment // see wake.go
 	notes  chan struct{} // a breaker moved; see keeper
 	budget budget
+	hedges quota
 	snap   *snapshots // nil without a directory
 	base   *http.Transport
 	done   []func() // at the end of Close
+	most   int      // services; maxServices, but in tests
+
+	tickets sync.Pool // of *ticket
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -48,6 +55,7 @@ type Client struct {
 	mu         sync.Mutex
 	closed     bool
 	watchers   []*watcher
+	left       view.Image // what watchers that ended knew of the regions; see watcher.drop
 	registered map[*Registered]struct{}
 }
 
@@ -60,8 +68,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, nodes: newDirectory(cfg), born: time.Now(), notes: make(chan struct{}, 1),
-		registered: map[*Registered]struct{}{}, base: newBase(),
+		registered: map[*Registered]struct{}{}, base: newBase(), most: maxServices,
 	}
+	c.now = c.moment
 	c.done = append(c.done, c.base.CloseIdleConnections)
 	if c.tel, err = newTelemetry(cfg); err != nil {
 		return nil, fmt.Errorf("nearside: %w", err)
@@ -78,6 +87,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.services.Store(&map[string]*service{})
 	c.budget.init(cfg.RetryBudget)
+	c.hedges.share, c.hedges.tokens = cfg.Hedge.MaxShare, hedgeReserve
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.SnapshotDir != "" {
 		c.snap = newSnapshots(c)
@@ -110,7 +120,7 @@ func (c *Client) Close() error {
 	var errMu sync.Mutex
 	for _, r := range open {
 		group.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), r.drainDelay+closeTimeout)
+			ctx, cancel := context.WithTimeout(context.Background(), r.drainDelay()+closeTimeout)
 			defer cancel()
 			if e := r.Close(ctx); e != nil {
 				errMu.Lock()
@@ -122,6 +132,7 @@ func (c *Client) Close() error {
 	group.Wait()
 	c.cancel()
 	c.wg.Wait()
+	c.snap.finish()
 	for _, f := range c.done {
 		f()
 	}
@@ -140,7 +151,7 @@ func (c *Client) service(name string) (*service, error) {
 	if s := (*c.services.Load())[name]; s != nil {
 		return s, nil
 	}
-	key, err := c.parse(name)
+	key, err := parse(name, c.cfg.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -153,17 +164,21 @@ func (c *Client) service(name string) (*service, error) {
 	if s := known[name]; s != nil {
 		return s, nil
 	}
+	if len(known) >= c.most {
+		if !c.makeRoomLocked() {
+			return nil, fmt.Errorf("service %s: %w (%d)", key, ErrTooManyServices, c.most)
+		}
+		known = *c.services.Load()
+	}
 	var s *service
-	for _, other := range known { // the same service under its other name
+	for _, other := range known { // the same service under its other name, if it was not let go just now
 		if other.key == key {
 			s = other
 		}
 	}
 	if s == nil {
-		if len(known) >= maxServices {
-			return nil, fmt.Errorf("service %s: %w (%d)", key, ErrTooManyServices, maxServices)
-		}
 		s = c.watcherLocked(key.Namespace).want(key)
+		s.use.last = c.clock()
 	}
 	next := maps.Clone(known)
 	next[name] = s
@@ -171,9 +186,10 @@ func (c *Client) service(name string) (*service, error) {
 	return s, nil
 }
 
-func (c *Client) parse(name string) (api.ServiceKey, error) {
+// parse returns the service that a name means.
+func parse(name string, space api.Namespace) (api.ServiceKey, error) {
 	service, ns, dotted := strings.Cut(name, ".")
-	key := api.ServiceKey{Service: api.ServiceName(service), Namespace: c.cfg.Namespace}
+	key := api.ServiceKey{Service: api.ServiceName(service), Namespace: space}
 	if dotted {
 		key.Namespace = api.Namespace(ns)
 	}
@@ -192,8 +208,10 @@ func (c *Client) watcherLocked(ns api.Namespace) *watcher {
 		}
 	}
 	w := newWatcher(c, ns)
+	ctx, cancel := context.WithCancel(c.ctx)
+	w.cancel = cancel
 	c.watchers = append(c.watchers, w)
-	c.wg.Go(func() { w.run(c.ctx) })
+	c.wg.Go(func() { w.run(ctx) })
 	return w
 }
 
@@ -206,32 +224,48 @@ func (c *Client) each() []*watcher {
 
 // current returns the service's answer. The first use waits for it, see doc.go.
 func (c *Client) current(ctx context.Context, name string) (*service, *answer, error) {
-	s, err := c.service(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !s.settled.Load() {
-		if err := s.wait(ctx); err != nil {
-			return s, nil, err
+	for {
+		s, err := c.service(name)
+		if err != nil {
+			return nil, nil, err
 		}
+		s.use.note()
+		if !s.settled.Load() {
+			if !s.use.hold() {
+				continue // it was let go in the moment it was asked for
+			}
+			err := s.wait(ctx)
+			s.use.release()
+			if err != nil {
+				return s, nil, err
+			}
+		}
+		if c.ctx.Err() != nil {
+			return s, nil, ErrClosed
+		}
+		return s, s.answer.Load(), nil
 	}
-	if c.ctx.Err() != nil {
-		return s, nil, ErrClosed
-	}
-	return s, s.answer.Load(), nil
 }
 
 // wait waits for the first answer of a registry, or for the moment when a snapshot may
 // stand in for it.
 func (s *service) wait(ctx context.Context) error {
+	if ctx == nil {
+		return errNoContext
+	}
 	c := s.c
+	if c.ctx.Err() != nil {
+		return ErrClosed // whatever else it could say
+	}
 	limit := firstUse
 	var tried <-chan struct{}
-	snapshot := s.answer.Load() != nil
-	if snapshot {
-		limit, tried = snapshotUse, s.tried
+	if s.answer.Load() != nil {
+		tried = s.tried
+		if !s.old {
+			limit = snapshotUse
+		}
 	} else if int64(c.clock()) < s.failUntil.Load() {
-		return fmt.Errorf("service %s: %w", s.key, ErrUnreachable)
+		return fmt.Errorf("service %s: %w", s.key, s.w.unreachable())
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -250,5 +284,5 @@ func (s *service) wait(ctx context.Context) error {
 		return nil
 	}
 	s.failUntil.Store(int64(c.clock() + failedAgain))
-	return fmt.Errorf("service %s: %w", s.key, ErrUnreachable)
+	return fmt.Errorf("service %s: %w", s.key, s.w.unreachable())
 }

@@ -1,11 +1,14 @@
 package nearside
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,18 +19,8 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/sdk/internal/disk"
 	"github.com/nearside/nearside/sdk/route"
-)
-
-// Balancer says how calls are spread over the instances of the nearest tier.
-type Balancer int
-
-const (
-	// RoundRobin takes instances in turn, by weight.
-	RoundRobin Balancer = iota
-	// LeastRequest takes two instances at random, by weight, and of these the one with
-	// fewer calls running ("power of two choices"). Better when calls differ much in cost.
-	LeastRequest
 )
 
 // Config is what a [Client] is made of. The zero value of every field but Addresses is
@@ -55,10 +48,52 @@ type Config struct {
 	// Close; empty = nowhere. Without it a program cannot start while all registries are
 	// down.
 	SnapshotDir string
+	// SnapshotKey signs the snapshot (HMAC-SHA256) where others can write to SnapshotDir: a
+	// file that is not signed with it is refused, with a warning, and replaced by the next one.
+	// At least 16 bytes, random and the same at the next start; it appears in no log and no
+	// file. Empty = not signed; then a file is checked field by field, and otherwise believed.
+	// A signature does not tell that a file is the newest: an older one of the same program is
+	// as valid, and shows its age.
+	SnapshotKey []byte
+	// SnapshotMaxBytes bounds the file; 0 = 32 MiB, which is the most, 64 KiB the least. There
+	// are two generations, and a third for a moment. When it is reached services are left out,
+	// with a warning: those that this run does not use first, then the largest.
+	SnapshotMaxBytes int
+	// SnapshotMaxAge is the age from which on a snapshot is not used at all; 0 = no limit: what
+	// was true long ago is better than nothing, and an instance that is gone costs a refused
+	// dial. Whatever the limit, one that is older than a day is used only after two seconds in
+	// which no registry answered, or when all of them refused.
+	SnapshotMaxAge time.Duration
 
-	// Balancer spreads calls over the nearest tier; default RoundRobin.
+	// Balancer spreads calls over the instances of a tier; default RoundRobin.
 	Balancer Balancer
-	// Policy is the caller's own rule for all services: allowed regions, order.
+	// SlowStart is the time over which an instance that is new to the client gets its full
+	// share of the calls, beginning with a tenth of it; default 0 = at once, as elsewhere
+	// (Envoy): who needs it are services that are slow until they are warm. 30 s to 2 min are
+	// usual. What is there at the client's start is not new. See ConsistentHash for its part.
+	SlowStart time.Duration
+	// NoEjection leaves in who fails clearly more calls than its neighbours. Otherwise, where a
+	// region has five or more instances of a service and this client calls each of them ten times
+	// a second and more, such an instance is left out for 30 s and more, never more than half of
+	// a tier; see DESIGN.md. Failures are those of the breakers, and answers of 500 and
+	// above. With ConsistentHash nobody is ejected: instances have different keys.
+	NoEjection bool
+	// Subset is how many instances of a tier this client calls at most, at least 8; default 0 =
+	// all of them. Each client calls other ones. Only who deploys knows how many clients there
+	// are: clients × Subset should be 30 times the instances of the greatest service and more,
+	// or some get much more than others, and with few clients some get nothing at all.
+	// 100 is enough for that with 1,000 clients and 3,000 instances. Smaller tiers are called whole.
+	Subset int
+	// ClientID names this client among those of the same program, such as by its pod or host;
+	// the same name calls the same subset again. Default: another one for each New.
+	ClientID string
+	// Services holds what is different for some services, by the names they are called by:
+	// "orders" or "orders.namespace". Names that cannot be a service's are refused, and
+	// so is the same service under two names.
+	Services map[string]ServiceConfig
+	// Policy is the program's own rule for all services. It narrows the home region's (see
+	// route.Policy.Narrow), and holds alone while that is not known: set Allowed here too
+	// where data must never leave some regions, whatever is dead at the start.
 	Policy route.Policy
 
 	// HTTPClient talks to registries (not to services; see Transport). Its Timeout is
@@ -81,14 +116,26 @@ type Config struct {
 	// calls are many and answers quick, half of it. A service that calls others through the
 	// SDK needs less than half of what its own callers give it.
 	AttemptTimeout time.Duration
-	// RetryBudget bounds repeats to this share of calls (default 0.1) over a reserve of 50
-	// and 10 more a second, so that repeats cannot multiply an overload; below 0 = only the
-	// reserve.
+	// SlowCall is how long an answer may take to its headers before it counts as slow for the
+	// instance's breaker; 0 = never, the default. When half of ten or more answers of an instance
+	// within ten seconds were slow its breaker opens, and a slow trial fails; but at most half of
+	// the usable instances of a region are left for that. Calls with WithAttemptTimeout and
+	// bodies above 64 KiB are not judged. Set it well above what answers take on a bad day:
+	// too low, and a region works with half of its instances.
+	SlowCall time.Duration
+	// Hedge lets calls that wait for long ask a second instance too; the zero value = they do
+	// not.
+	Hedge Hedge
+	// RetryBudget bounds repeats to this share of calls (default 0.1) over a reserve of 50,
+	// and 10 more a second while most attempts succeed, so that repeats cannot multiply an
+	// overload; below 0 = only the reserve.
 	RetryBudget float64
 
 	// PollInterval is how often services are asked for, give or take a fifth, where a watch
-	// cannot be held (a proxy in between that collects streams); default 5 s.
+	// cannot be held (a proxy in between that collects streams); default 5 s, at least 100 ms.
 	PollInterval time.Duration
+
+	services map[api.ServiceKey]ServiceConfig // as checked
 }
 
 const (
@@ -122,8 +169,26 @@ func (cfg Config) withDefaults() (Config, error) {
 			return cfg, fmt.Errorf("nearside: %w", err)
 		}
 	}
-	if cfg.Balancer != RoundRobin && cfg.Balancer != LeastRequest {
-		return cfg, fmt.Errorf("nearside: balancer %d is not known: use RoundRobin or LeastRequest", cfg.Balancer)
+	if cfg.Balancer == nil {
+		cfg.Balancer = RoundRobin
+	}
+	if err := checkBalancer(cfg.Balancer); err != nil {
+		return cfg, fmt.Errorf("nearside: Config.Balancer: %w", err)
+	}
+	if err := checkSubset(cfg.Subset); err != nil {
+		return cfg, fmt.Errorf("nearside: Config.Subset: %w", err)
+	}
+	if cfg.ClientID == "" {
+		cfg.ClientID = strconv.FormatUint(rand.Uint64(), 16)
+	}
+	if cfg.SlowStart < 0 {
+		return cfg, fmt.Errorf("nearside: Config.SlowStart %s is below 0: leave it out for no slow start", cfg.SlowStart)
+	}
+	if err := cfg.checkServices(); err != nil {
+		return cfg, err
+	}
+	if err := cfg.checkValues(); err != nil {
+		return cfg, err
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -151,10 +216,39 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.RetryBudget = defaultRetryBudget
 	}
 	cfg.RetryBudget = min(max(cfg.RetryBudget, 0), 1)
+	var err error
+	if cfg.Hedge, err = cfg.Hedge.check(); err != nil {
+		return cfg, err
+	}
+	if err := cfg.checkSnapshot(); err != nil {
+		return cfg, err
+	}
+	cfg.SnapshotKey = bytes.Clone(cfg.SnapshotKey)
+	if cfg.SlowCall < 0 {
+		return cfg, fmt.Errorf("nearside: Config.SlowCall is %s: give a time above 0, or 0 for no such rule", cfg.SlowCall)
+	}
 	if cfg.PollInterval <= 0 {
 		cfg.PollInterval = defaultPollInterval
 	}
 	return cfg, nil
+}
+
+// Bounds of the settings of the snapshot.
+const (
+	leastSnapshotKey   = 16
+	leastSnapshotBytes = 64 << 10
+)
+
+func (cfg *Config) checkSnapshot() error {
+	switch n := len(cfg.SnapshotKey); {
+	case n > 0 && n < leastSnapshotKey:
+		return fmt.Errorf("nearside: Config.SnapshotKey has %d bytes: use at least %d random ones", n, leastSnapshotKey)
+	case cfg.SnapshotMaxBytes != 0 && (cfg.SnapshotMaxBytes < leastSnapshotBytes || cfg.SnapshotMaxBytes > disk.MaxFile):
+		return fmt.Errorf("nearside: Config.SnapshotMaxBytes is %d: use %d to %d, or 0 for the most", cfg.SnapshotMaxBytes, leastSnapshotBytes, disk.MaxFile)
+	case cfg.SnapshotMaxAge < 0:
+		return fmt.Errorf("nearside: Config.SnapshotMaxAge is %s: use 0 for no limit", cfg.SnapshotMaxAge)
+	}
+	return nil
 }
 
 func checkOptionalRegion(r api.Region) error {
@@ -174,5 +268,8 @@ func cleanBase(s string) (string, error) {
 		return "", fmt.Errorf("nearside: address of %s has more than scheme, host, port and path: use Config.Token for credentials", u.Host)
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
+	if err := checkPlace(u); err != nil {
+		return "", err
+	}
 	return u.String(), nil
 }

@@ -13,9 +13,19 @@ var (
 	// no instance left, or the policy forbids every region that has one.
 	ErrNoInstances = errors.New("no instance to call")
 
+	// ErrNoneFits is returned by PickWhere: the service has instances, and none that may be
+	// chosen now.
+	ErrNoneFits = errors.New("no instance that may be chosen now")
+
 	// ErrUnreachable means that no registry answered, here or in other regions, and that
 	// no snapshot knows the service. Asking again later may succeed.
 	ErrUnreachable = errors.New("no registry answers and no snapshot knows the service")
+
+	// ErrIncomplete means that no region is known to have the service, but not everything is
+	// known of all of them: home does not answer and another region's registry does not know
+	// all of it, or one region was not heard completely yet. Asking again later gives a
+	// definite answer.
+	ErrIncomplete = errors.New("no region is known to have it, but one is not known completely")
 
 	// ErrClosed is returned by a client after Close.
 	ErrClosed = errors.New("the client is closed")
@@ -24,9 +34,13 @@ var (
 	// one has stopped its heartbeats and will not take the id back.
 	ErrSuperseded = errors.New("a newer incarnation of this instance is registered")
 
-	// ErrTooManyServices means that a client was asked for more services than it watches.
+	// ErrTooManyServices means that a client was asked for more services than it watches
+	// (4,096), and that all of them were used lately.
 	ErrTooManyServices = errors.New("too many services for one client")
 )
+
+// errNoContext is what callers get who pass nil where a context belongs.
+var errNoContext = errors.New("the context is nil: pass context.Background() if there is no other")
 
 // notFound is what everybody gets who asks for a service that no region has.
 func notFound(key api.ServiceKey) error {

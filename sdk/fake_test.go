@@ -32,6 +32,7 @@ func newWorld(t *testing.T, names ...api.Region) *world {
 			w: w, name: name, addr: string(name) + ".registry:7400", epoch: api.Epoch{Generation: 1, Nonce: uint64(i + 1)},
 			revision: 1, instances: map[api.ServiceKey]map[api.InstanceID]*api.Instance{}, subs: map[*sub]struct{}{},
 			heard: map[api.InstanceID][]string{}, rtt: int64(20 * (i + 1)),
+			drained: map[api.Region]float64{}, policies: map[api.ServiceName]*api.Policy{},
 		}
 		w.regions[name] = r
 		r.start()
@@ -72,9 +73,17 @@ type fakeRegion struct {
 	heard     map[api.InstanceID][]string // requests about an instance
 	noWatch   int                         // answer watches with this status; 0 = stream
 	mute      bool                        // streams open, and nothing comes
+	slow      time.Duration               // until a stream's list is sent
 	from      []string                    // of each watch
 	refuse    *api.Error                  // answer writes with it
+	after     int                         // seconds of Retry-After that go with refusals; 0 = none
+	before    func(what string)           // called ahead of each write
 	cut       bool                        // knows nothing of others
+	partly    map[api.Region]bool         // others that it does not know completely
+
+	drained  map[api.Region]float64 // in percent, for this region's callers
+	policies map[api.ServiceName]*api.Policy
+	loads    map[api.ServiceName]int // told with each mark; 0 = not known any more
 }
 
 type sub struct {
@@ -175,7 +184,7 @@ func (r *fakeRegion) summaryLocked(key api.ServiceKey) *api.Summary {
 	if len(list) == 0 {
 		return nil
 	}
-	sum := &api.Summary{Namespace: key.Namespace, Service: key.Service, Total: len(list), Complete: true, Revision: r.revision}
+	sum := &api.Summary{Namespace: key.Namespace, Service: key.Service, Total: len(list), Complete: true, Revision: r.revision, Load: r.loads[key.Service]}
 	for _, in := range list {
 		if in.Status.Usable() {
 			sum.Passing++
@@ -197,6 +206,42 @@ func (r *fakeRegion) others() []*fakeRegion {
 	}
 	slices.SortFunc(list, func(a, b *fakeRegion) int { return cmp.Compare(a.name, b.name) })
 	return list
+}
+
+// drain tells the region's callers to send so much less to another, or to itself.
+func (r *fakeRegion) drain(region api.Region, percent float64) {
+	r.mu.Lock()
+	r.drained[region] = percent
+	r.mu.Unlock()
+	f := r.mark(api.FrameBookmark)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.subs {
+		s.frames <- f
+	}
+}
+
+// rule sets the policy of a service; nil = none.
+func (r *fakeRegion) rule(service api.ServiceName, p *api.Policy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.policies[service] = p
+	for s := range r.subs {
+		if s.keys[api.ServiceKey{Namespace: api.DefaultNamespace, Service: service}] {
+			s.frames <- api.Frame{Kind: api.FramePolicy, Version: r.version(), Service: service, Policy: p}
+		}
+	}
+}
+
+// steeredLocked says what is wished of the regions.
+func (r *fakeRegion) steeredLocked(origins []api.Origin) []api.Origin {
+	for i := range origins {
+		origins[i].Drained = r.drained[origins[i].Region]
+		if r.partly[origins[i].Region] {
+			origins[i].Complete = false
+		}
+	}
+	return origins
 }
 
 // wipe restarts the region with an empty store: a new history.
@@ -243,12 +288,18 @@ func (r *fakeRegion) resolve(w http.ResponseWriter, key api.ServiceKey) {
 		}
 		o.mu.Unlock()
 	}
-	d := route.Decide(v, route.Policy{}, route.Caller{Region: r.name}, nil)
+	r.mu.Lock()
+	views, p := r.steeredLocked(views), r.policies[key.Service]
+	for i := range v.Regions {
+		v.Regions[i].Origin.Drained = r.drained[v.Regions[i].Origin.Region]
+	}
+	r.mu.Unlock()
+	d := route.Decide(v, route.PolicyOf(p), route.Caller{Region: r.name}, nil)
 	if d.Reason == api.ReasonServiceNotFound {
 		answerProblem(w, api.Errorf(api.CodeServiceNotFound, "no service %s", key))
 		return
 	}
-	_ = json.NewEncoder(w).Encode(api.Resolution{Service: key.Service, Endpoints: d.Endpoints(0), Decision: d.Wire(), Views: views})
+	_ = json.NewEncoder(w).Encode(api.Resolution{Service: key.Service, Endpoints: d.Endpoints(0), Decision: d.Wire(), Views: views, Policy: p})
 }
 
 func (r *fakeRegion) instance(w http.ResponseWriter, req *http.Request, path []string) {
@@ -256,9 +307,18 @@ func (r *fakeRegion) instance(w http.ResponseWriter, req *http.Request, path []s
 	id := api.InstanceID(path[4])
 	sub := strings.Join(path[5:], "/")
 	r.mu.Lock()
+	before := r.before
+	r.mu.Unlock()
+	if before != nil {
+		before(strings.TrimSpace(req.Method + " " + sub))
+	}
+	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.heard[id] = append(r.heard[id], strings.TrimSpace(req.Method+" "+sub))
 	if r.refuse != nil {
+		if r.after > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(r.after))
+		}
 		answerProblem(w, r.refuse)
 		return
 	}
@@ -291,6 +351,11 @@ func (r *fakeRegion) instance(w http.ResponseWriter, req *http.Request, path []s
 		in := &api.Instance{
 			Namespace: key.Namespace, Service: key.Service, ID: id, Region: r.name, Zone: reg.Zone, Address: reg.Address,
 			Port: reg.Port, Weight: *reg.Weight, Status: reg.Status, Incarnation: reg.Incarnation, TTL: reg.TTL,
+			Metadata: reg.Metadata, Tags: reg.Tags, Version: reg.Version, Capacity: reg.Capacity,
+		}
+		if old != nil && old.Incarnation == in.Incarnation && // as the registry does
+			(old.Status == api.StatusDraining || in.Status == api.StatusStarting && old.Status.Usable()) {
+			in.Status, in.StatusNote = old.Status, old.StatusNote
 		}
 		r.storeLocked(in, api.OpPut)
 		_ = json.NewEncoder(w).Encode(in)
@@ -338,7 +403,7 @@ func (r *fakeRegion) watch(w http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
 	r.mu.Lock()
 	r.from = append(r.from, q.Get("from"))
-	noWatch, mute := r.noWatch, r.mute
+	noWatch, mute, slow := r.noWatch, r.mute, r.slow
 	r.mu.Unlock()
 	if noWatch != 0 {
 		answerProblem(w, &api.Error{Code: api.CodeTooManyRequests, Detail: "no more watches"})
@@ -350,6 +415,9 @@ func (r *fakeRegion) watch(w http.ResponseWriter, req *http.Request) {
 	_ = rc.Flush()
 	if mute {
 		<-req.Context().Done()
+		return
+	}
+	if !sleep(req.Context(), slow) {
 		return
 	}
 	s := &sub{keys: map[api.ServiceKey]bool{}, frames: make(chan api.Frame, 10_000), gone: make(chan struct{})}
@@ -427,6 +495,11 @@ func (r *fakeRegion) begin(s *sub, from string) []api.Frame {
 			}
 		}
 	}
+	for _, key := range sortedKeys(s.keys) {
+		if p := r.policies[key.Service]; p != nil {
+			far = append(far, api.Frame{Kind: api.FramePolicy, Version: r.version(), Service: key.Service, Policy: p})
+		}
+	}
 	r.subs[s] = struct{}{}
 	synced.Version = r.version()
 	return append(append(frames, far...), synced)
@@ -444,7 +517,16 @@ func (r *fakeRegion) mark(kind api.FrameKind) api.Frame {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return api.Frame{Kind: kind, Version: r.version(), Origins: origins, Addresses: []string{r.base()}}
+	if r.drained[r.name] > 0 {
+		origins = append(origins, r.originLocked())
+	}
+	f := api.Frame{Kind: kind, Version: r.version(), Origins: r.steeredLocked(origins), Addresses: []string{r.base()}}
+	for name, percent := range r.loads {
+		if percent > 0 || kind == api.FrameBookmark {
+			f.Loads = append(f.Loads, api.ServiceLoad{Service: name, Percent: float64(percent)})
+		}
+	}
+	return f
 }
 
 // program is a fake instance: an HTTP server that says who it is.

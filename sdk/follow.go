@@ -40,27 +40,24 @@ func (w *watcher) open(ctx context.Context, base string, region api.Region, head
 func (w *watcher) follow(ctx context.Context, st *stream) (synced bool, err error) {
 	defer st.Close()
 	w.mu.Lock()
-	if st.gen != w.gen {
-		w.mu.Unlock()
-		return true, nil // open it again for all services
-	}
 	select {
 	case <-w.grew:
 	default:
+	}
+	if st.gen != w.gen { // while it was opened
+		w.grew <- struct{}{}
 	}
 	w.book.Begin(st.services, st.resumed)
 	w.mu.Unlock()
 
 	// A new service ends the stream, so that the next one is for all of them.
 	var group sync.WaitGroup
-	stop := make(chan struct{})
+	listed, stop := make(chan struct{}), make(chan struct{})
 	defer group.Wait()
 	defer close(stop)
 	group.Go(func() {
-		select {
-		case <-w.grew:
+		if w.gather.wait(w.grew, listed, stop) {
 			st.Close()
-		case <-stop:
 		}
 	})
 	for {
@@ -69,6 +66,7 @@ func (w *watcher) follow(ctx context.Context, st *stream) (synced bool, err erro
 			var done bool
 			if done, err = w.take(st, f); done && !synced {
 				synced = true
+				close(listed)
 				st.SetQuiet(aliveWithin)
 			}
 		}
@@ -92,6 +90,7 @@ func (w *watcher) ended(st *stream, synced bool, err error) (grew bool) {
 	if grew {
 		return true
 	}
+	w.lost = true
 	w.c.nodes.failed(st.base)
 	w.c.tel.watchLost(context.Background())
 	w.c.log().Info("watch ended", "node", st.base, "region", st.region, "error", err)
@@ -123,6 +122,9 @@ func (w *watcher) take(st *stream, f api.Frame) (done bool, err error) {
 	eff, err := w.book.Apply(f, now)
 	if err != nil {
 		return false, err
+	}
+	if eff.Synced {
+		w.asked = askedNobody
 	}
 	w.showLocked(eff.Changed, now)
 	switch f.Kind {

@@ -22,12 +22,16 @@ const (
 // command is something that the owner of a Registered asks its loop to do.
 type command struct {
 	status     *api.StatusChange
+	update     *update
 	deregister bool
 	done       chan error // holds one
 }
 
 // do hands a command to the loop and waits for its end.
 func (r *Registered) do(ctx context.Context, c command) error {
+	if ctx == nil {
+		return errNoContext
+	}
 	c.done = make(chan error, 1)
 	select {
 	case r.commands <- c:
@@ -36,11 +40,23 @@ func (r *Registered) do(ctx context.Context, c command) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return r.answer(ctx, c.done)
+}
+
+// answer waits for what the loop says of a command that it took.
+func (r *Registered) answer(ctx context.Context, done <-chan error) error {
 	select {
-	case err := <-c.done:
+	case err := <-done:
 		return err
 	case <-r.stopped:
-		return r.over()
+		// A deregistration is the last thing that the loop does: its end and the answer may be
+		// seen at once.
+		select {
+		case err := <-done:
+			return err
+		default:
+			return r.over()
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -72,45 +88,47 @@ func (r *Registered) run(ctx context.Context) {
 	b := &beats{r: r, statusSent: true}
 	wait := time.Duration(0)
 	for {
-		planned := time.Now()
+		planned := r.c.now()
 		timer := time.NewTimer(wait)
+		var asked *command
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case c := <-r.commands:
-			timer.Stop()
-			c.done <- b.command(ctx, c)
-			if c.deregister {
-				return
-			}
-			wait = max(0, wait-time.Since(planned))
-			if !b.statusSent {
-				wait = min(wait, b.pause())
-			}
-			continue
+			asked = &c
 		case <-timer.C:
 		}
-		if b.registered && suspended(planned, time.Now(), wait, r.ttl()) {
-			// While we did not run, others may have counted us out, or taken our place. We
-			// come back as somebody new before we claim to be well.
-			r.c.log().Warn("program was suspended; registering as a new incarnation", "instance", r.key.String(), "for", time.Since(planned)-wait)
-			r.newIncarnation()
-			b.registered = false
+		timer.Stop()
+		// Before anything is said: whoever wakes up the program may also have it call SetStatus.
+		woke := b.woke(planned, wait)
+		over := false
+		if asked == nil || woke {
+			begun := r.c.now()
+			if wait, over = b.beat(ctx); !over && b.woke(begun, b.beatAtMost()) {
+				wait = 0
+			}
+		} else {
+			wait = max(0, wait-(r.c.now().mono-planned.mono))
 		}
-		var over bool
-		if wait, over = b.beat(ctx); over {
+		if asked != nil && !over {
+			begun := r.c.now()
+			asked.done <- b.command(ctx, *asked)
+			if asked.deregister {
+				return
+			}
+			wait = max(0, wait-(r.c.now().mono-begun.mono))
+			if !b.statusSent || !b.registered {
+				wait = min(wait, b.pause())
+			}
+			if b.woke(begun, b.beatAtMost()) {
+				wait = 0
+			}
+		}
+		if over {
 			return
 		}
 	}
-}
-
-// suspended reports whether a sleep of want took so long that the registry may have given
-// the instance up. Both clocks count: the monotonic one stands still while a machine
-// sleeps, the wall clock can be moved.
-func suspended(start, now time.Time, want, ttl time.Duration) bool {
-	late := max(now.Sub(start), now.Round(0).Sub(start.Round(0))) - want
-	return late > max(ttl, lateBeyond)
 }
 
 // beat does what is due, and returns when the next is. over ends the loop.

@@ -27,7 +27,7 @@ func (c *Client) keep(ctx context.Context) {
 	k := keeper{c: c, ctx: ctx, probes: &probes, slots: make(chan struct{}, maxProbes), probed: make(chan probe, maxProbes)}
 	timer := time.NewTimer(keeperTick)
 	defer timer.Stop()
-	nextTick := time.Now().Add(keeperTick)
+	nextTick, judgeAt := time.Now().Add(keeperTick), time.Now().Add(judgeEvery)
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,6 +43,11 @@ func (c *Client) keep(ctx context.Context) {
 			for _, w := range c.each() {
 				w.tick(now)
 			}
+			for _, s := range *c.services.Load() {
+				s.ramp()
+			}
+			c.eject(ctx, now, &judgeAt)
+			c.idle()
 		}
 		next := k.breakers(now)
 		if next.IsZero() || next.After(nextTick) {
@@ -86,6 +91,7 @@ func (k *keeper) breakers(now time.Time) (next time.Time) {
 		if s.dirty.Load() {
 			s.decideAgain()
 		}
+		s.tellTurn(k.ctx)
 	}
 	return next
 }
@@ -93,13 +99,19 @@ func (k *keeper) breakers(now time.Time) (next time.Time) {
 // group is the instances of one region by the state of their breakers.
 type group struct {
 	closed, halfOpen int
-	open             []*instance
+	// trying is until when the half-open ones are given to be tried; see groups.
+	trying time.Duration
+	open   []*instance
 }
 
-// groups returns the service's instances by region, in the order of their next trial.
+// groups returns the service's instances by region, in the order of their next trial. A
+// half-open instance that nobody tries for a while does not keep others from being tried: it
+// may be one that calls do not go to, such as a draining one, or there are no calls.
 func (s *service) groups() map[*regionHealth]group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.spareLocked()
+	now := s.c.clock()
 	m := make(map[*regionHealth]group, len(s.regions))
 	for _, in := range s.instances {
 		g := m[in.region]
@@ -107,7 +119,10 @@ func (s *service) groups() map[*regionHealth]group {
 		case gobreaker.StateOpen:
 			g.open = append(g.open, in)
 		case gobreaker.StateHalfOpen:
-			g.halfOpen++
+			if until := max(time.Duration(in.halfOpen.Load())+safeTrials, time.Duration(in.trial.Load())); until > now {
+				g.halfOpen++
+				g.trying = max(g.trying, until)
+			}
 		default:
 			g.closed++
 		}
@@ -141,12 +156,12 @@ func (k *keeper) open(in *instance, g *group, r *regionHealth, now time.Time) (n
 		k.c.tel.breakerOpened(k.ctx, in)
 		if in.failedTrial.Load() { // leave it alone for longer each time
 			in.trials++
-			r.doublings = min(r.doublings+1, maxDoublings)
 			r.retryAt = now.Add(r.hold << r.doublings)
+			r.doublings = min(r.doublings+1, maxDoublings)
 		} else {
 			in.trials = 0
 		}
-		in.retryAt = now.Add(in.pause())
+		in.retryAt = now.Add(max(in.pause(), time.Duration(in.asked.Load())-k.c.clock()))
 	case in.probing:
 		return time.Time{}
 	case now.Before(in.retryAt):
@@ -154,13 +169,14 @@ func (k *keeper) open(in *instance, g *group, r *regionHealth, now time.Time) (n
 		k.probe(in)
 		return time.Time{}
 	case r.down && g.halfOpen > 0:
-		return time.Time{} // its state will leave a note
+		return k.c.born.Add(g.trying) // or before, when its state leaves a note
 	case r.down && now.Before(r.retryAt):
 		return r.retryAt
 	default:
-		g.halfOpen++
-		k.halfOpen(in)
-		return time.Time{}
+		if k.halfOpen(in); in.retryAt.IsZero() {
+			g.halfOpen++
+			g.trying = k.c.clock() + safeTrials
+		}
 	}
 	return in.retryAt
 }
@@ -171,10 +187,14 @@ func (in *instance) pause() time.Duration {
 	return in.hold<<min(in.trials, maxDoublings) + time.Millisecond
 }
 
-// halfOpen lets gobreaker see that its time is over: it moves when it is looked at.
+// halfOpen lets gobreaker see that its time is over: it moves when it is looked at, and
+// nobody but the keeper looks. Where its time is not over yet, another look follows.
 func (k *keeper) halfOpen(in *instance) {
+	if in.cb.State() == gobreaker.StateOpen {
+		in.retryAt = time.Now().Add(breakerMin / 10)
+		return
+	}
 	in.retryAt = time.Time{}
-	in.cb.State()
 }
 
 // probe dials the instance: where connecting failed there is no point in letting a call
@@ -188,6 +208,9 @@ func (k *keeper) probe(in *instance) {
 	}
 	in.probing = true
 	address := net.JoinHostPort(in.address, strconv.Itoa(in.port))
+	if at := in.dialAt.Load(); at != nil {
+		address = *at
+	}
 	k.probes.Go(func() {
 		defer func() { <-k.slots }()
 		ctx, cancel := context.WithTimeout(k.ctx, probeDial)
@@ -207,7 +230,7 @@ func (k *keeper) result(p probe, now time.Time) {
 	p.in.probing = false
 	if p.ok {
 		p.in.dialed.Store(false)
-		k.halfOpen(p.in)
+		k.halfOpen(p.in) // the keeper looks at all of them next
 		return
 	}
 	p.in.retryAt = now.Add(p.in.hold/2 + rand.N(p.in.hold)) // no call was spent on it

@@ -17,11 +17,12 @@ type memNet struct {
 	mu        sync.Mutex
 	listeners map[string]*memListener
 	hung      map[string]bool // accepts, and never reads: a stopped process
+	lost      map[string]bool // swallows who connects, and what is on its way: a cut line
 	conns     map[string][]net.Conn
 }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: map[string]*memListener{}, hung: map[string]bool{}, conns: map[string][]net.Conn{}}
+	return &memNet{listeners: map[string]*memListener{}, hung: map[string]bool{}, lost: map[string]bool{}, conns: map[string][]net.Conn{}}
 }
 
 type memListener struct {
@@ -50,8 +51,14 @@ func (l *memListener) Addr() net.Addr { return l.addr }
 func (n *memNet) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.listeners[address]
-	hung := n.hung[address]
+	hung, lost := n.hung[address], n.lost[address]
 	n.mu.Unlock()
+	if lost {
+		ctx, cancel := context.WithTimeout(ctx, probeDial)
+		defer cancel()
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: memAddr(address), Err: ctx.Err()}
+	}
 	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: memAddr(address), Err: syscall.ECONNREFUSED}
 	if l == nil {
 		return nil, refused
@@ -84,7 +91,9 @@ func (n *memNet) transport(t *testing.T) *http.Transport {
 func (n *memNet) serve(t *testing.T, address string, h http.Handler) {
 	t.Helper()
 	l := &memListener{addr: memAddr(address), ch: make(chan net.Conn), done: make(chan struct{})}
-	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
+	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	n.mu.Lock()
 	n.listeners[address] = l
 	n.mu.Unlock()
@@ -123,5 +132,14 @@ func (n *memNet) hang(address string, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hung[address] = on
+	n.breakLocked(address)
+}
+
+// lose makes the way to address swallow everything. What is connected already is broken at once, as if it
+// had been idle for long.
+func (n *memNet) lose(address string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost[address] = on
 	n.breakLocked(address)
 }

@@ -1,6 +1,7 @@
 package nearside
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type directory struct {
 	pinned  bool                  // home comes from the configuration
 	config  []string              // the configured nodes of home
 	foreign map[string]api.Region // configured nodes that turned out to be of another region
+	own     map[string]bool       // configured nodes that said that they are of home
 	byName  map[api.Region][]string
 	rtt     map[api.Region]int64
 	turn    int // which home node to ask first
@@ -29,7 +31,7 @@ type directory struct {
 func newDirectory(cfg Config) *directory {
 	d := &directory{
 		home: cfg.Region, pinned: cfg.Region != "", config: cfg.Addresses,
-		foreign: map[string]api.Region{}, byName: map[api.Region][]string{}, rtt: map[api.Region]int64{},
+		foreign: map[string]api.Region{}, own: map[string]bool{}, byName: map[api.Region][]string{}, rtt: map[api.Region]int64{},
 	}
 	if n := len(cfg.Addresses); n > 0 {
 		d.turn = rand.IntN(n) // programs spread over the nodes
@@ -128,12 +130,40 @@ func (d *directory) claim(base string, said api.Region) bool {
 		d.home, d.pinned = said, true
 	}
 	if d.home == said {
+		if slices.Contains(d.config, base) {
+			d.own[base] = true
+		}
 		return true
 	}
 	d.foreign[base] = said
 	d.byName[d.home] = slices.DeleteFunc(d.byName[d.home], func(a string) bool { return a == base })
 	d.addLocked(said, base)
 	return false
+}
+
+// unsure reports whether a node is believed to be of home by the configuration alone.
+func (d *directory) unsure(base string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.home != "" && slices.Contains(d.config, base) && !d.own[base]
+}
+
+// nobody returns why no node of home can be asked: ErrUnreachable, with a configured node
+// that is of another region if there is one.
+func (d *directory) nobody() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, base := range d.config {
+		if said := d.foreign[base]; said != "" {
+			return fmt.Errorf("%w: %w", ErrUnreachable, errNotHome(base, said, d.home))
+		}
+	}
+	return ErrUnreachable
+}
+
+// errNotHome says that a node is of another region than the program says.
+func errNotHome(base string, said, home api.Region) error {
+	return fmt.Errorf("registry %s is of region %s, and home is %s: correct Config.Addresses or Config.Region", base, said, home)
 }
 
 // setHome takes over a home region read from a snapshot.

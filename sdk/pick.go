@@ -2,6 +2,7 @@ package nearside
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -27,14 +28,17 @@ func (p Picked) HostPort() string {
 	return net.JoinHostPort(p.Endpoint.Address, strconv.Itoa(p.Endpoint.Port))
 }
 
-// Pick returns the endpoint that the next call of the service should go to: the nearest
-// tier by route.Decide, balanced within it, without instances whose breaker is open. The
+// Pick returns the endpoint that the next call of the service should go to: the tiers of
+// route.Decide take turns by their shares (mostly there is one, the nearest), balanced within
+// each, without instances whose breaker is open. The
 // service is "orders", or "orders.namespace".
 //
 // The first Pick of a service waits for a registry, at most two seconds or until ctx ends;
 // later ones are answered from memory. Errors: an *api.Error with CodeServiceNotFound when
 // no region knows the service or with CodeInvalidField for a bad name, ErrNoInstances,
-// ErrUnreachable, ErrClosed, or the error of ctx.
+// ErrIncomplete, ErrUnreachable, ErrTooManyServices, ErrClosed, or the error of ctx. That a
+// service is not found is remembered and watched like any other answer: the next Pick has it
+// at once, until an instance registers, or until nobody asked for a minute.
 func (c *Client) Pick(ctx context.Context, service string) (Picked, error) {
 	s, a, err := c.current(ctx, service)
 	if err != nil {
@@ -42,19 +46,40 @@ func (c *Client) Pick(ctx context.Context, service string) (Picked, error) {
 	}
 	// The caller may not be able to repeat its call: it is never the first to try an
 	// instance that just failed.
-	sl, l := s.choose(a, &call{})
+	sl, l := s.choose(a, &call{ctx: ctx})
 	if sl == nil {
 		return Picked{}, s.nothing(a)
 	}
-	return Picked{Endpoint: sl.endpoint, Done: l.done}, nil
+	return c.picked(sl, l), nil
+}
+
+// picked returns what a pick tells its caller.
+func (c *Client) picked(sl *slot, l *lease) Picked {
+	done := l.done
+	if sl.watched() {
+		done = c.ticket(sl, l)
+	}
+	return Picked{Endpoint: sl.endpoint, Done: done}
 }
 
 // nothing returns why a has nothing to call.
 func (s *service) nothing(a *answer) error {
 	if a.decision.Reason == api.ReasonServiceNotFound {
-		return notFound(s.key)
+		return s.notFound(a)
 	}
 	return fmt.Errorf("service %s: %w: %s", s.key, ErrNoInstances, a.decision.Detail)
+}
+
+// notFound returns why a knows no region that has the service. That there is none is said only
+// by those who know all.
+func (s *service) notFound(a *answer) error {
+	switch {
+	case !a.synced: // a snapshot says that it was gone
+		return fmt.Errorf("service %s: %w", s.key, ErrUnreachable)
+	case !a.whole:
+		return fmt.Errorf("service %s: %w", s.key, ErrIncomplete)
+	}
+	return notFound(s.key)
 }
 
 // Resolve returns what a call of the service would choose from, best first, and why: the
@@ -66,7 +91,7 @@ func (c *Client) Resolve(ctx context.Context, service string) (api.Resolution, e
 		return api.Resolution{}, err
 	}
 	if a.decision.Reason == api.ReasonServiceNotFound {
-		return api.Resolution{}, notFound(s.key)
+		return api.Resolution{}, s.notFound(a)
 	}
 	return s.resolution(a, time.Now()), nil
 }
@@ -84,9 +109,9 @@ func (c *Client) Explain(ctx context.Context, service string) (api.Explanation, 
 	s.mu.Unlock()
 	var trace api.Trace
 	again := *a
-	again.decision = route.Decide(a.view, c.cfg.Policy, caller, &trace)
+	again.decision, again.id = again.decide(caller, &trace), route.DecisionID(a.view, a.policy, caller)
 	if again.decision.Reason == api.ReasonServiceNotFound {
-		return api.Explanation{}, notFound(s.key)
+		return api.Explanation{}, s.notFound(a)
 	}
 	from := string(caller.Region)
 	if caller.Zone != "" {
@@ -100,10 +125,17 @@ func (c *Client) Explain(ctx context.Context, service string) (api.Explanation, 
 // that come while f runs are told together. A service that nobody knows (yet) is told as a
 // resolution without endpoints and the reason service_not_found. Ages alone are no change.
 func (c *Client) Watch(ctx context.Context, service string, f func(api.Resolution)) error {
-	s, err := c.service(service)
+	if ctx == nil {
+		return errNoContext
+	}
+	if f == nil {
+		return errors.New("watch: the function is nil: pass one that takes the resolutions")
+	}
+	s, err := c.hold(service)
 	if err != nil {
 		return err
 	}
+	defer s.use.release()
 	for {
 		a, changed := s.watch()
 		if a != nil {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
@@ -54,9 +55,8 @@ const (
 // heartbeats, registers again when the registry lost the instance, and comes back as a
 // new incarnation after the program was suspended. It is safe for concurrent use.
 type Registered struct {
-	c          *Client
-	key        api.InstanceKey
-	drainDelay time.Duration
+	c   *Client
+	key api.InstanceKey
 
 	commands chan command
 	first    chan error // the end of the first registration; holds one
@@ -65,10 +65,12 @@ type Registered struct {
 
 	after time.Duration // how long the nodes asked to be left alone; owned by the loop
 
-	closeOnce sync.Once
-	closeErr  error
+	closing  atomic.Bool
+	closed   chan struct{} // closed when closeErr is set
+	closeErr error
 
 	mu      sync.Mutex
+	said    Registration // as of the last Update that was not refused
 	reg     api.Registration
 	want    api.StatusChange // as of the last SetStatus; Status "" = none
 	pending bool
@@ -82,6 +84,9 @@ type Registered struct {
 // trying. When ctx ends before that, nothing stays behind and its error is returned. Only
 // home is asked; another region never takes a registration over.
 func (c *Client) Register(ctx context.Context, reg Registration) (*Registered, error) {
+	if ctx == nil {
+		return nil, errNoContext
+	}
 	r, err := c.newRegistered(reg)
 	if err != nil {
 		return nil, err
@@ -95,7 +100,10 @@ func (c *Client) Register(ctx context.Context, reg Registration) (*Registered, e
 		return nil, ErrClosed
 	}
 	c.registered[r] = struct{}{}
-	c.wg.Go(func() { r.run(loop) })
+	c.wg.Go(func() {
+		defer r.forget() // a superseded one too, whose owner may never close it
+		r.run(loop)
+	})
 	c.mu.Unlock()
 
 	timer := time.NewTimer(registerWait)
@@ -117,7 +125,7 @@ func (c *Client) Register(ctx context.Context, reg Registration) (*Registered, e
 }
 
 func (c *Client) newRegistered(reg Registration) (*Registered, error) {
-	key, err := c.parse(reg.Service)
+	key, err := parse(reg.Service, c.cfg.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -130,45 +138,59 @@ func (c *Client) newRegistered(reg Registration) (*Registered, error) {
 	if err := api.CheckInstanceID(id); err != nil {
 		return nil, err
 	}
-	r := &Registered{
+	reg.ID = id
+	said, wire, err := c.wire(reg)
+	if err != nil {
+		return nil, fmt.Errorf("register %s/%s: %w", key, id, err)
+	}
+	wire.Incarnation = newIncarnation(c.now().wall)
+	return &Registered{
 		c: c, key: api.InstanceKey{Namespace: key.Namespace, Service: key.Service, ID: api.InstanceID(id)},
-		drainDelay: reg.DrainDelay, commands: make(chan command), first: make(chan error, 1),
-		stopped: make(chan struct{}), pending: true,
-		reg: api.Registration{
-			Address: reg.Address, Port: reg.Port, Ports: maps.Clone(reg.Ports), Zone: reg.Zone,
-			Capacity: reg.Capacity, Version: reg.Version, Tags: slices.Clone(reg.Tags),
-			Metadata: maps.Clone(reg.Metadata), TTL: api.Duration(reg.TTL), Checks: slices.Clone(reg.Checks), Incarnation: newIncarnation(0),
-		},
-	}
-	if r.drainDelay == 0 {
-		r.drainDelay = defaultDrainDelay
-	}
-	r.drainDelay = max(r.drainDelay, 0)
-	if r.reg.TTL == 0 && !slices.ContainsFunc(r.reg.Checks, func(c api.Check) bool { return c.Kind == api.CheckTTL }) {
-		r.reg.TTL = api.Duration(api.DefaultTTL) // with checks too: this program sends heartbeats
-	}
-	if reg.Weight != 0 {
-		r.reg.Weight = &reg.Weight
-	}
-	if r.reg.Zone == "" {
-		r.reg.Zone = c.cfg.Zone
-	}
-	if reg.Starting {
-		r.reg.Status = api.StatusStarting
-	}
-	// The registry would say the same, but a program with a bad port should not have to
-	// find its registry first.
-	if r.reg, err = r.reg.Normalize(); err != nil {
-		return nil, fmt.Errorf("register %s: %w", r.key, err)
-	}
-	return r, nil
+		commands: make(chan command), first: make(chan error, 1), stopped: make(chan struct{}),
+		closed: make(chan struct{}), pending: true,
+		said: said, reg: wire,
+	}, nil
 }
 
-// newIncarnation returns a number above prev that also rises from one run of a program to
-// the next: the time in milliseconds.
-func newIncarnation(prev uint64) uint64 {
-	return max(uint64(max(time.Now().UnixMilli(), 0)), prev+1)
+// wire returns a registration of its own with what is empty filled in, and how the registry
+// is told of it. The registry would say the same of what is wrong, but a program with a bad
+// port should not have to find its registry first.
+func (c *Client) wire(reg Registration) (Registration, api.Registration, error) {
+	reg = reg.clone()
+	if reg.DrainDelay == 0 {
+		reg.DrainDelay = defaultDrainDelay
+	}
+	reg.DrainDelay = max(reg.DrainDelay, 0)
+	if reg.TTL == 0 && !slices.ContainsFunc(reg.Checks, func(c api.Check) bool { return c.Kind == api.CheckTTL }) {
+		reg.TTL = api.DefaultTTL // with checks too: this program sends heartbeats
+	}
+	if reg.Zone == "" {
+		reg.Zone = c.cfg.Zone
+	}
+	w := reg.clone() // Normalize may change what it is given
+	out := api.Registration{
+		Address: w.Address, Port: w.Port, Ports: w.Ports, Zone: w.Zone, Capacity: w.Capacity, Version: w.Version,
+		Tags: w.Tags, Metadata: w.Metadata, TTL: api.Duration(w.TTL), Checks: w.Checks,
+	}
+	if w.Weight != 0 {
+		out.Weight = &w.Weight
+	}
+	if w.Starting {
+		out.Status = api.StatusStarting
+	}
+	out, err := out.Normalize()
+	return reg, out, err
 }
+
+func (reg Registration) clone() Registration {
+	reg.Ports, reg.Metadata = maps.Clone(reg.Ports), maps.Clone(reg.Metadata)
+	reg.Tags, reg.Checks = slices.Clone(reg.Tags), slices.Clone(reg.Checks)
+	return reg
+}
+
+// newIncarnation returns a number that rises from one run of a program to the next: the
+// time in milliseconds.
+func newIncarnation(wall time.Time) uint64 { return uint64(max(wall.UnixMilli(), 1)) }
 
 // ID returns the instance's id.
 func (r *Registered) ID() api.InstanceID { return r.key.ID }
@@ -187,10 +209,15 @@ func (r *Registered) Pending() bool {
 	return r.pending
 }
 
+// Done returns a channel that is closed when the registration is over for good: after Close,
+// or because a newer incarnation has the id, which Err tells then (ErrSuperseded). Who runs
+// for the sake of the registration waits for it and ends.
+func (r *Registered) Done() <-chan struct{} { return r.stopped }
+
 // Err returns what is wrong with the registration, nil when all is well. ErrSuperseded is
-// final: a newer incarnation has the id, and the loop has stopped. An *api.Error means
-// that the registry refuses the registration for now (a token that ended, say); any other
-// error that no node answered lately. In both cases the loop goes on.
+// final: a newer incarnation has the id, and the loop has stopped (see Done). An *api.Error
+// means that the registry refuses the registration for now (a token that ended, say); any
+// other error that no node answered lately. In both cases the loop goes on.
 func (r *Registered) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -213,10 +240,22 @@ func (r *Registered) SetStatus(ctx context.Context, status api.Status, note stri
 // (draining), DrainDelay passes with the heart still beating, and the instance is
 // deregistered. It returns the error of the deregistration or of ctx. Whatever happens the
 // loop has stopped; a registry that heard nothing forgets the instance after its TTL.
-// Closing again returns the same.
+// Closing again waits for the first (or for its own ctx) and returns the same.
 func (r *Registered) Close(ctx context.Context) error {
-	r.closeOnce.Do(func() { r.closeErr = r.close(ctx) })
-	return r.closeErr
+	if ctx == nil {
+		return errNoContext
+	}
+	if r.closing.CompareAndSwap(false, true) {
+		r.closeErr = r.close(ctx)
+		close(r.closed)
+		return r.closeErr
+	}
+	select {
+	case <-r.closed:
+		return r.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (r *Registered) close(ctx context.Context) error {
@@ -233,7 +272,7 @@ func (r *Registered) close(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-	} else if !sleep(ctx, r.drainDelay) {
+	} else if !sleep(ctx, r.drainDelay()) {
 		return ctx.Err()
 	}
 	return r.do(ctx, command{deregister: true})
@@ -243,7 +282,13 @@ func (r *Registered) close(ctx context.Context) error {
 func (r *Registered) end() {
 	r.stop()
 	<-r.stopped
+	r.forget()
+}
+
+// forget is the end of what the client has to do with it.
+func (r *Registered) forget() {
+	r.stop()
 	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
 	delete(r.c.registered, r)
-	r.c.mu.Unlock()
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -14,18 +15,19 @@ import (
 type kind uint8
 
 const (
-	kindAnswer  kind = iota // an answer that is the caller's: anything but a gateway error
-	kindGateway             // 502, 503, 504: the instance, or what is before it, cannot serve
-	kindDown                // refused or unreachable: nothing was sent, and no time lost
-	kindNoDial              // another failed dial, such as a time-out: nothing was sent
-	kindBroken              // the connection broke before an answer began
-	kindTimeout             // no answer's headers in time
-	kindSilent              // not in time either, and the instance was condemned for it
-	kindGivenUp             // the caller's context ended
+	kindAnswer    kind = iota // an answer that is the caller's: anything but a gateway error
+	kindGateway               // 502, 503, 504: the instance, or what is before it, cannot serve
+	kindDown                  // refused or unreachable: nothing was sent, and no time lost
+	kindNoDial                // another failed dial, such as a time-out: nothing was sent
+	kindBroken                // the connection broke before an answer began
+	kindTimeout               // no answer's headers in time
+	kindSilent                // not in time either, and the instance was condemned for it
+	kindGivenUp               // the caller's context ended
+	kindOvertaken             // another attempt of the call was quicker
 )
 
 func (k kind) String() string {
-	return [...]string{"answer", "gateway_error", "refused", "dial_error", "connection_broken", "timeout", "silent", "cancelled"}[k]
+	return [...]string{"answer", "gateway_error", "refused", "dial_error", "connection_broken", "timeout", "silent", "cancelled", "overtaken"}[k]
 }
 
 // sent reports whether the instance may have seen the call.
@@ -38,7 +40,7 @@ func (k kind) outcome() outcome {
 		return outcomeOK
 	case kindDown, kindNoDial:
 		return outcomeDown
-	case kindGivenUp:
+	case kindGivenUp, kindOvertaken:
 		return outcomeIgnored
 	}
 	return outcomeFailed
@@ -62,13 +64,15 @@ func classify(resp *http.Response, err error, attempt, call context.Context) kin
 		return kindTimeout
 	case errors.Is(cause, errSilent):
 		return kindSilent
+	case errors.Is(cause, errOvertaken):
+		return kindOvertaken
 	}
 	return kindOf(err)
 }
 
 // kindOf says what an error of a connection means.
 func kindOf(err error) kind {
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, errOvertaken) { // that one is of another call
 		return kindGivenUp
 	}
 	dial := false
@@ -91,8 +95,11 @@ func kindOf(err error) kind {
 
 // outcomeOf is what an error given to Picked.Done says.
 func outcomeOf(err error) outcome {
-	if err == nil {
+	switch {
+	case err == nil:
 		return outcomeOK
+	case errors.Is(err, ErrSlow):
+		return outcomeSlow
 	}
 	return kindOf(err).outcome()
 }
@@ -103,9 +110,19 @@ var errAttemptTimeout = errors.New("no answer within the attempt's time")
 // idempotencyKey is the header by which a POST or PATCH says that it may be repeated.
 const idempotencyKey = "Idempotency-Key"
 
+type idempotentKey struct{}
+
+// WithIdempotent returns a context whose calls through a Transport may be repeated whatever
+// their method, as those with an Idempotency-Key may: the instances see to it that a call
+// which comes twice is done once. Bodies must be readable again all the same
+// (Request.GetBody).
+func WithIdempotent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, idempotentKey{}, true)
+}
+
 // repeatable reports whether a call may be sent again after an instance may have seen it:
-// its method must be idempotent, or it must carry an idempotency key; and its body must
-// be there a second time.
+// its method must be idempotent, or it must carry an idempotency key or be declared safe; and
+// its body must be there a second time.
 func repeatable(req *http.Request) bool {
 	if !replayable(req) {
 		return false
@@ -114,9 +131,13 @@ func repeatable(req *http.Request) bool {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
 		return true
 	case http.MethodPost, http.MethodPatch:
-		return req.Header.Get(idempotencyKey) != ""
+		// An empty list is net/http's way to say it without sending the header.
+		if v, ok := req.Header[idempotencyKey]; ok && (len(v) == 0 || v[0] != "") {
+			return true
+		}
 	}
-	return false
+	declared, _ := req.Context().Value(idempotentKey{}).(bool)
+	return declared
 }
 
 // replayable reports whether the body can be sent again.
@@ -133,15 +154,26 @@ const (
 )
 
 // budget bounds repeats, so that they cannot multiply an overload: a share of the calls,
-// over a reserve that refills with time. A token bucket.
+// over a reserve that refills with time. A token bucket. While most attempts fail it does not
+// refill with time: then repeats are the share and no more, however few calls there are.
 type budget struct {
+	good atomic.Int32 // how many attempts end well, smoothed, of goodWhole
+
 	mu     sync.Mutex
 	share  float64
 	tokens float64
 	last   time.Time
 }
 
-func (b *budget) init(share float64) { b.share, b.tokens, b.last = share, budgetReserve, time.Now() }
+const (
+	goodWhole = 1 << 16
+	goodOver  = 64 // attempts that are remembered, about
+)
+
+func (b *budget) init(share float64) {
+	b.share, b.tokens, b.last = share, budgetReserve, time.Now()
+	b.good.Store(goodWhole)
+}
 
 // called credits one call.
 func (b *budget) called(now time.Time) {
@@ -149,6 +181,19 @@ func (b *budget) called(now time.Time) {
 	defer b.mu.Unlock()
 	b.refillLocked(now)
 	b.tokens = min(b.tokens+b.share, budgetMost)
+}
+
+// ended notes how an attempt ended. One that gets lost between two at a time does no harm.
+func (b *budget) ended(k kind) {
+	old := b.good.Load()
+	switch k {
+	case kindAnswer:
+		if old < goodWhole-goodOver {
+			b.good.Store(old + (goodWhole-old)/goodOver)
+		}
+	case kindGateway, kindBroken, kindTimeout:
+		b.good.Store(old - old/goodOver)
+	}
 }
 
 // spend takes a token for a repeat, if there is one.
@@ -164,8 +209,12 @@ func (b *budget) spend(now time.Time) bool {
 }
 
 func (b *budget) refillLocked(now time.Time) {
-	if d := now.Sub(b.last); d > 0 {
-		b.last = now
+	d := now.Sub(b.last)
+	if d <= 0 {
+		return
+	}
+	b.last = now
+	if b.good.Load() >= goodWhole/2 {
 		b.tokens = min(b.tokens+d.Seconds()*budgetPerSec, budgetMost)
 	}
 }

@@ -1,6 +1,7 @@
 package nearside
 
 import (
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -17,13 +18,26 @@ type service struct {
 	key api.ServiceKey
 	// label is the service's name in metrics and spans.
 	label string
+	cfg   ServiceConfig
+	seed  uint64 // of its subset
+	// keyed tells that a call's key may matter to the balancer.
+	keyed bool
 
 	answer atomic.Pointer[answer] // nil until something is known
 	turn   atomic.Uint64          // of the round robin
 	dirty  atomic.Bool            // a breaker moved since the last decision
+	recent recent                 // how long answers took
 
 	ready chan struct{} // closed when a registry answered for the service
-	tried chan struct{} // closed when home was asked for it in vain
+	tried chan struct{} // closed when the registries to wait for were asked in vain
+	old   bool          // the snapshot's word is older than oldSnapshot; set before anybody sees s
+
+	use   use         // see idle.go
+	where atomic.Bool // somebody picks among connections of his own
+
+	// distrust is set when the program's own balancer panicked, complained when it was told
+	// once that an answer of it is none.
+	distrust, complained atomic.Bool
 
 	// settled is set once a caller need not wait any more: ready, or a snapshot stood in.
 	settled atomic.Bool
@@ -31,54 +45,87 @@ type service struct {
 	// of the client's clock.
 	failUntil atomic.Int64
 
-	mu        sync.Mutex // taken after the watcher's
-	view      route.View
-	home      api.Region
+	mu sync.Mutex // taken after the watcher's
+	knowledge
 	synced    bool
 	instances map[route.EndpointRef]*instance
 	regions   map[api.Region]*regionHealth
+	memory    route.Memory  // of the last decision
+	decided   time.Duration // when that was, by the client's clock
 	changed   chan struct{} // closed at the next answer
+	turned    *turn         // not told yet; see turns.go
 }
 
-// answer is one decision, prepared for picks. It never changes.
+// knowledge is what a decision is made from, breakers aside. It never changes.
+type knowledge struct {
+	view   route.View
+	home   api.Region
+	whole  bool         // what is not in the view is nowhere
+	told   *api.Policy  // the home region's
+	policy route.Policy // and with the program's own wishes
+}
+
+// answer is one decision, prepared for picks. It never changes, but for the turns.
 type answer struct {
-	view     route.View
+	knowledge
 	decision route.Decision
-	home     api.Region
+	id       string // of the decision; see route.DecisionID
 	synced   bool
+	warm     warm // who starts slowly
 	tiers    []tier
-	schedule []*slot // the order of the round robin over the tiers that take traffic
+	// serving are the tiers that take traffic. The first takes the turns below its bound, the
+	// next those from there to its own, and so on; the last takes the rest.
+	serving []*tier
+	bounds  []uint64
 }
 
 type tier struct {
+	at     int // its place among the answer's
 	region api.Region
 	kind   api.TierKind
 	slots  []*slot
+	whole  []*slot // with the instances outside of the client's subset; nil while nobody needs them
+	// For a tier that takes traffic: who shares it, who chooses among them, and that same
+	// one if it is the program's own.
+	picks  []*slot
+	list   []Candidate // of picks
+	lots   []uint32    // places among picks, each as often as its weight says
+	picker Picker
+	guard  *guarded
 }
 
 // slot is one endpoint of an answer.
 type slot struct {
 	endpoint api.Endpoint
 	in       *instance
+	from     *answer
 	tier     int
+	warm     float64 // of its weight; below 1 while it starts slowly
+	// Among those who share the traffic of a tier: its place there, and the tier.
+	place int
+	of    *tier
 }
 
 func newService(c *Client, w *watcher, key api.ServiceKey) *service {
+	cfg := c.cfg.of(key)
 	return &service{
-		c: c, w: w, key: key, label: key.String(),
+		c: c, w: w, keyed: looksAtKeys(cfg.Balancer), seed: c.seed(key), key: key, label: key.String(), cfg: cfg,
 		ready: make(chan struct{}), tried: make(chan struct{}), changed: make(chan struct{}),
 		instances: map[route.EndpointRef]*instance{}, regions: map[api.Region]*regionHealth{},
 	}
 }
 
 // show takes over a new view and decides. The watcher calls it, one call at a time.
-func (s *service) show(v route.View, home api.Region, synced bool) {
+func (s *service) show(known knowledge, synced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.view, s.home = v, home
+	s.knowledge = known
 	s.adoptLocked()
 	first := synced && !s.synced
 	s.synced = s.synced || synced
+	if first {
+		s.memory = route.Memory{} // what a snapshot said is no traffic to be brought back
+	}
 	s.decideLocked()
 	if first {
 		// Only now: whoever sees it settled takes the answer without a further look.
@@ -87,8 +134,12 @@ func (s *service) show(v route.View, home api.Region, synced bool) {
 	}
 }
 
-// markTried lets callers stop waiting for home if a snapshot can stand in.
-func (s *service) markTried() {
+// markTried lets callers stop waiting if a snapshot can stand in: one of these days when home
+// was asked in vain, an older one only when all were.
+func (s *service) markTried(far askedInVain) {
+	if far == askedNobody || s.old && far < askedAll {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -110,6 +161,7 @@ func (s *service) decideAgain() {
 // adoptLocked keeps one instance per endpoint of the view, and drops the others.
 func (s *service) adoptLocked() {
 	next := make(map[route.EndpointRef]*instance, len(s.instances))
+	used := make(map[*regionHealth]bool, len(s.regions))
 	for ri := range s.view.Regions {
 		r := &s.view.Regions[ri]
 		for ei := range r.Endpoints {
@@ -119,13 +171,22 @@ func (s *service) adoptLocked() {
 			if in == nil || !in.same(e) {
 				in = newInstance(e, s.regionLocked(e.Region), s.c.clock, s.note)
 			}
-			next[ref] = in
+			was := in.usable
+			in.usable = e.Status.Usable() && e.Weight > 0
+			in.ejection.near = s.c.cfg.Zone != "" && e.Region == s.home && e.Zone == s.c.cfg.Zone
+			s.startLocked(in, was)
+			next[ref], used[in.region] = in, true
 		}
 	}
+	for ref, in := range s.instances {
+		in.gone.Store(next[ref] != in)
+	}
 	s.instances = next
+	maps.DeleteFunc(s.regions, func(_ api.Region, r *regionHealth) bool { return !used[r] })
+	s.spareLocked()
 }
 
-// regionLocked returns the health of a region; there are few, and they stay.
+// regionLocked returns the health of a region, which is kept while it has an endpoint.
 func (s *service) regionLocked(name api.Region) *regionHealth {
 	r := s.regions[name]
 	if r == nil {
@@ -146,26 +207,110 @@ func (s *service) note() {
 
 func (s *service) decideLocked() {
 	s.dirty.Store(false)
-	d := route.Decide(s.view, s.c.cfg.Policy, s.callerLocked(), nil)
-	a := &answer{view: s.view, decision: d, home: s.home, synced: s.synced, tiers: make([]tier, len(d.Tiers))}
-	for i := range d.Tiers {
-		t := &d.Tiers[i]
-		slots := make([]*slot, len(t.Endpoints))
-		for j, e := range t.Endpoints {
-			sl := &slot{endpoint: *e, tier: i, in: s.instances[route.EndpointRef{Region: e.Region, ID: e.ID}]}
-			sl.endpoint.Tier = i
-			slots[j] = sl
-		}
-		a.tiers[i] = tier{region: t.Region, kind: t.Kind, slots: slots}
-	}
-	a.schedule = schedule(a.tiers, d)
-	s.answer.Store(a)
+	s.answerLocked(s.routeLocked())
+	s.tellLocked()
+}
+
+// tellLocked wakes those who watch.
+func (s *service) tellLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
+// routeLocked decides, and remembers it. The answer has no tiers yet.
+func (s *service) routeLocked() *answer {
+	s.boundLocked()
+	w := s.warmLocked()
+	caller := s.callerLocked()
+	a := &answer{knowledge: s.knowledge, synced: s.synced, warm: w}
+	a.policy = w.ramped(s.policy, &s.view, s.cfg.SlowStart)
+	a.decision = a.decide(caller, nil)
+	s.memory, s.decided = a.decision.Memory, s.c.clock()
+	a.id = route.DecisionID(a.view, a.policy, caller)
+	return a
+}
+
+// answerLocked completes an answer, and shows it.
+func (s *service) answerLocked(a *answer) {
+	d := &a.decision
+	a.tiers = make([]tier, len(d.Tiers))
+	for i := range d.Tiers {
+		t := &d.Tiers[i]
+		endpoints := subset(t.Endpoints, s.cfg.Subset, s.seed)
+		a.tiers[i] = tier{at: i, region: t.Region, kind: t.Kind, slots: s.slotsLocked(a, i, endpoints)}
+		if len(endpoints) < len(t.Endpoints) && s.where.Load() {
+			a.tiers[i].whole = s.slotsLocked(a, i, t.Endpoints)
+		}
+	}
+	was := s.answer.Load()
+	s.serve(a, was)
+	s.answer.Store(a)
+	s.turnLocked(was, a)
+}
+
+func (s *service) slotsLocked(a *answer, tier int, endpoints []*api.Endpoint) []*slot {
+	slots := make([]*slot, len(endpoints))
+	for i, e := range endpoints {
+		ref := route.EndpointRef{Region: e.Region, ID: e.ID}
+		slots[i] = &slot{endpoint: *e, from: a, tier: tier, in: s.instances[ref], warm: a.warm.of(ref)}
+		slots[i].endpoint.Tier = tier
+	}
+	return slots
+}
+
+// decide is the one decision, with what this client adds to it.
+func (a *answer) decide(caller route.Caller, t *api.Trace) route.Decision {
+	d := route.Decide(a.view, a.policy, caller, t)
+	a.warm.spread(&d)
+	return d
+}
+
 func (s *service) callerLocked() route.Caller {
-	return route.Caller{Region: s.home, Zone: s.c.cfg.Zone, Broken: s.brokenLocked()}
+	c := route.Caller{
+		Region: s.home, Zone: s.c.cfg.Zone, Broken: s.brokenLocked(),
+		Memory: s.memory, Elapsed: s.c.clock() - s.decided,
+	}
+	if a := s.answer.Load(); c.Elapsed > keeperTick && a != nil && !a.decision.Ramping {
+		// Nothing was on its way: a ramp that begins now begins now.
+		c.Memory, c.Elapsed = c.Memory.After(c.Elapsed-keeperTick), keeperTick
+	}
+	return c
+}
+
+// ramp decides anew while traffic is on its way, or instances start, by and by. It is told when there is
+// something new: a load may call for more than is possible for hours, and that instances are a little
+// warmer changes no endpoint and no share of a tier.
+func (s *service) ramp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.answer.Load()
+	switch {
+	case last == nil || !last.decision.Ramping && len(last.warm) == 0:
+	case s.dirty.Load():
+		s.decideLocked()
+	default:
+		next := s.routeLocked()
+		same := sameShares(&last.decision, &next.decision)
+		if !same || len(last.warm) > 0 || len(next.warm) > 0 {
+			s.answerLocked(next)
+		}
+		if !same {
+			s.tellLocked()
+		}
+	}
+}
+
+// sameShares reports whether two decisions about the same view and breakers are alike to a caller.
+func sameShares(a, b *route.Decision) bool {
+	if len(a.Tiers) != len(b.Tiers) || a.Detail != b.Detail || a.Ramping != b.Ramping {
+		return false
+	}
+	for i := range a.Tiers {
+		if a.Tiers[i].Tier != b.Tiers[i].Tier {
+			return false
+		}
+	}
+	return true
 }
 
 // watch returns the current answer and a channel that closes when there is a newer one.
@@ -177,8 +322,25 @@ func (s *service) watch() (*answer, <-chan struct{}) {
 
 // resolution returns the answer in its wire form, with ages as of now.
 func (s *service) resolution(a *answer, now time.Time) api.Resolution {
+	decision := a.decision.Wire()
+	decision.ID = a.id
 	return api.Resolution{
 		Service: s.key.Service, Namespace: s.key.Namespace,
-		Endpoints: a.decision.Endpoints(0), Decision: a.decision.Wire(), Views: s.w.origins(now),
+		Endpoints: a.decision.Endpoints(0), Decision: decision, Views: s.w.origins(s.key, now), Policy: a.told,
+		Loads: loadsOf(&a.view),
 	}
+}
+
+// loadsOf returns the loads that a view knows of.
+func loadsOf(v *route.View) map[api.Region]int {
+	var out map[api.Region]int
+	for i := range v.Regions {
+		if load := v.Regions[i].Load; load > 0 {
+			if out == nil {
+				out = map[api.Region]int{}
+			}
+			out[v.Regions[i].Origin.Region] = int(load)
+		}
+	}
+	return out
 }

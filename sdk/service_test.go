@@ -34,7 +34,7 @@ func TestSettledServicesHaveAnAnswer(t *testing.T) {
 			}
 			settled <- s.answer.Load() != nil
 		}()
-		s.show(v, "us", true)
+		s.show(knowledge{view: v, home: "us"}, true)
 		if !<-settled {
 			t.Fatal("settled, and no answer")
 		}

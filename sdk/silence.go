@@ -100,6 +100,7 @@ type waiter struct {
 	budget *budget
 	began  time.Duration // of clock
 	limit  time.Duration
+	left   time.Duration // of the limit, for a caller whose own deadline comes before it; 0 = all
 	// move allows to end it when the instance is condemned, cut also for the limit alone.
 	move, cut bool
 	cancel    context.CancelCauseFunc
@@ -134,6 +135,9 @@ func (w *waiter) start() {
 // stop ends the waiting: there is an answer or an error. It reports whether the attempt was
 // ended before. Afterwards the waiter belongs to the caller.
 func (w *waiter) stop() (ended bool) {
+	if w == nil {
+		return false
+	}
 	h := w.in.region
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -159,7 +163,28 @@ func (w *waiter) patience() time.Duration {
 	if w.lease.trial || w.in.region.heard.Load() == 0 {
 		return max(w.limit, w.in.region.silence(w.limit))
 	}
-	return w.in.region.silence(w.limit)
+	return w.silence()
+}
+
+// silence is how long this attempt waits at least. A caller's own deadline may make it less
+// than the limit does, but no deadline is so short that it makes quick answers late.
+func (w *waiter) silence() time.Duration {
+	h := w.in.region
+	if w.left == 0 || w.left >= w.limit {
+		return h.silence(w.limit)
+	}
+	return max(h.silence(w.left), min(w.limit, silenceMin))
+}
+
+// unanswered notes, for an attempt that its caller ended after so long, that the instance kept
+// it waiting for at least half of what silence takes, and was not heard meanwhile. That
+// opens no breaker, but counts for those that wait there after it.
+func (w *waiter) unanswered(took time.Duration) bool {
+	if w == nil || w.in.heard.Load() > int64(w.began) || took < w.silence()/2 {
+		return false
+	}
+	w.in.unanswered.Add(1)
+	return true
 }
 
 // look is what the timer calls.

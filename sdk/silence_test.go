@@ -164,22 +164,33 @@ func TestHungRegionsAtAHighRate(t *testing.T) {
 	})
 }
 
-// P3: one of two instances hangs: calls stay in the region, at the one that answers.
+// P3: one of two instances hangs: its calls go to the one that answers, as far as that is
+// given more than its own work (over-provisioning); the rest is spilled.
 func TestHungInstanceIsLeftToItsNeighbour(t *testing.T) {
+	for opf, least := range map[float64]float64{0: 0.65, 2: 1} {
+		t.Run(fmt.Sprintf("over-provisioning %v", opf), func(t *testing.T) { hungInstance(t, opf, least) })
+	}
+}
+
+func hungInstance(t *testing.T, opf, least float64) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "us", "eu")
 		a := w.run("us", "shop", "a")
 		w.run("us", "shop", "b")
 		w.run("eu", "shop", "eu")
-		web := w.web(w.client("us", nil))
+		web := w.web(w.client("us", func(cfg *Config) { cfg.Policy.OverProvisioning = opf }))
 		load(t, web, "http://shop/", 40, 2*time.Second)
 		hold(a)
 		calls := load(t, web, "http://shop/", 40, 10*time.Second)
 		took := check(t, calls)
+		home := 0
 		for _, c := range calls {
-			if c.region != "us" {
-				t.Errorf("the call at %s was served by %s", c.at, c.region)
+			if c.region == "us" {
+				home++
 			}
+		}
+		if share := float64(home) / float64(len(calls)); share < least {
+			t.Errorf("%.3f of the calls stayed at home, want %v", share, least)
 		}
 		t.Logf("p90 %s, p99 %s, most %s", took[len(took)*9/10], took[len(took)*99/100], took[len(took)-1])
 		if took[len(took)-1] > 1050*time.Millisecond || took[len(took)*9/10] > 0 {
@@ -290,7 +301,7 @@ func TestSlowServiceIsNotSilent(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, "us", "eu")
 			all := []*program{w.run("us", "shop", "a"), w.run("us", "shop", "b"), w.run("eu", "shop", "far")}
-			c := w.client("us", nil)
+			c := w.client("us", func(cfg *Config) { cfg.Policy.FailbackRamp = -1 })
 			web := w.web(c)
 			load(t, web, "http://shop/", 40, 2*time.Second)
 			for _, p := range all {

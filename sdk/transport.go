@@ -39,8 +39,11 @@ type transport struct {
 //   - when the connection broke before an answer began, the answer is 502, 503 or 504, none
 //     came within Config.AttemptTimeout, or the instance turned out to answer nobody: if the
 //     call is safe to repeat. These are GET,
-//     HEAD, OPTIONS, TRACE, PUT and DELETE, and POST and PATCH with an Idempotency-Key
-//     header, if the body can be read again (Request.GetBody).
+//     HEAD, OPTIONS, TRACE, PUT and DELETE, POST and PATCH with an Idempotency-Key
+//     header, and all under WithIdempotent, if the body can be read again (Request.GetBody).
+//
+// An answer of 503 may ask for a pause by Retry-After: repeats then go to instances that did not
+// ask, and if all did, the answer is returned at once. 429 is never repeated.
 //
 // Never after an answer began, never more than Config.MaxAttempts times (refused
 // connections and instances that answer nobody aside), and only within the retry budget;
@@ -48,7 +51,9 @@ type transport struct {
 // bounded only while there is another instance to try and the budget allows it, and for
 // bodies up to 64 KiB; otherwise it has as long as the request's context, or until the
 // instance turns out to answer nobody. WithAttemptTimeout changes it for one call. An answer
-// of 502, 503 or 504 that is not repeated is returned as it is.
+// of 502, 503 or 504 that is not repeated is returned as it is. With Config.Hedge a safe call that
+// waits for long asks a second instance. The request's own deadline is kept throughout, and nothing
+// of a call runs after RoundTrip but the reading of its answer.
 //
 // Answers carry the headers Nearside-Served-Region, Nearside-Served-Instance and
 // Nearside-Attempts. Errors are those of Pick, or a *CallError.
@@ -64,15 +69,15 @@ func (c *Client) Transport(base http.RoundTripper) http.RoundTripper {
 const maxQuickBody = 64 << 10
 
 // attemptLimit returns how long an attempt of req may take; 0 = not bounded.
-func (c *Client) attemptLimit(req *http.Request) time.Duration {
+// judged tells whether its time says something about the instance.
+func (c *Client) attemptLimit(req *http.Request) (limit time.Duration, judged bool) {
 	if req.Body != nil && req.Body != http.NoBody && (req.ContentLength < 0 || req.ContentLength > maxQuickBody) {
-		return 0
+		return 0, false
 	}
-	limit := c.cfg.AttemptTimeout
 	if d, ok := req.Context().Value(attemptKey{}).(time.Duration); ok {
-		limit = d
+		return max(d, 0), false
 	}
-	return max(limit, 0)
+	return max(c.cfg.AttemptTimeout, 0), true
 }
 
 type attemptKey struct{}
@@ -125,6 +130,9 @@ func serviceOf(host string) (name string, ok bool) {
 
 // RoundTrip calls a service; see Client.Transport.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL == nil || req.Header == nil {
+		return t.base.RoundTrip(req) // it says what is missing
+	}
 	name, ok := serviceOf(req.URL.Host)
 	if !ok {
 		return t.base.RoundTrip(req)
@@ -137,14 +145,18 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		body.finish()
+		t.c.tel.refused(ctx, err)
 		return nil, err
 	}
 	r := run{
 		t: t, s: s, req: req, body: body, name: name, start: time.Now(),
-		call: call{safe: repeatable(req)}, limit: t.c.attemptLimit(req),
+		call: call{ctx: ctx, safe: repeatable(req)},
 	}
+	r.limit, r.judged = t.c.attemptLimit(req)
 	t.c.budget.called(r.start)
+	ctx, span := r.begin(ctx, a)
+	defer span.End()
 	resp, err := r.attempts(ctx, a)
-	r.count(ctx, resp)
+	r.count(ctx, span, resp)
 	return resp, err
 }

@@ -3,6 +3,7 @@ package nearside
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -23,6 +24,9 @@ const (
 	homeAgain    = time.Second            // between looks at home from abroad; up to twice as long
 	pollWithin   = 500 * time.Millisecond
 	pollsPerTry  = 5 // polls between tries to hold a watch where none could be held
+	// lostSpread is the time over which clients open a watch again that they lost: a node that
+	// restarts, or sheds its watches, loses all of them in one moment.
+	lostSpread = 300 * time.Millisecond
 )
 
 // watcher keeps up to api.MaxWatchServices services of one namespace up to date. Its loop
@@ -38,9 +42,23 @@ type watcher struct {
 	gen      int // rises with each service added
 	resume   map[api.Region]resumeAt
 	lastLife time.Time
+	trouble  error       // why home does not answer; nil when it did last
+	asked    askedInVain // since somebody answered
 
-	grew chan struct{} // a service was added
+	grew   chan struct{} // a service was added
+	gather gathering     // owned by follow
+	lost   bool          // the last stream ended without being asked to; owned by run
+	cancel context.CancelFunc
 }
+
+// askedInVain is how far a watcher has looked without an answer.
+type askedInVain int
+
+const (
+	askedNobody askedInVain = iota
+	askedHome               // every node of home was asked once
+	askedAll                // and those of other regions
+)
 
 // resumeAt is where a stream may go on, for the same set of services.
 type resumeAt struct {
@@ -58,15 +76,34 @@ type stream struct {
 	resumed  bool
 }
 
+// newWatcher needs Client.mu.
 func newWatcher(c *Client, ns api.Namespace) *watcher {
 	w := &watcher{
 		c: c, ns: ns, book: view.New(c.nodes.homeRegion()), services: map[api.ServiceKey]*service{},
 		resume: map[api.Region]resumeAt{}, grew: make(chan struct{}, 1),
 	}
+	w.book.SetOwn(c.cfg.Policy)
 	if c.snap != nil && c.snap.loaded != nil {
 		w.book.Load(*c.snap.loaded, time.Now())
 	}
+	w.book.Load(c.left, time.Now())
 	return w
+}
+
+// drop forgets a service, and returns what was known of it. left tells how many there are. With
+// the last one the watcher ends; what it saw of the regions is kept for the next, so that
+// nobody takes that one back (P4). The caller holds Client.mu.
+func (w *watcher) drop(key api.ServiceKey) (si view.ServiceImage, known bool, left int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	si, known = w.book.ServiceImage(key, now)
+	delete(w.services, key)
+	w.book.Drop(key)
+	if len(w.services) == 0 {
+		w.c.left.Newest(w.book.Image(now))
+	}
+	return si, known, len(w.services)
 }
 
 func (w *watcher) room() bool {
@@ -82,12 +119,16 @@ func (w *watcher) want(key api.ServiceKey) *service {
 	s := newService(w.c, w, key)
 	w.services[key] = s
 	w.book.Want(key)
+	w.book.SetOwnOf(key, s.cfg.Policy)
 	if w.c.snap != nil {
 		if si, ok := w.c.snap.service(key); ok {
-			w.book.LoadService(si)
-			w.showLocked([]api.ServiceKey{key}, time.Now())
+			now := time.Now()
+			w.book.LoadService(si, now)
+			s.old = now.Sub(si.Youngest()) > oldSnapshot
+			w.showLocked([]api.ServiceKey{key}, now)
 		}
 	}
+	s.markTried(w.asked)
 	w.gen++
 	select {
 	case w.grew <- struct{}{}:
@@ -100,16 +141,18 @@ func (w *watcher) want(key api.ServiceKey) *service {
 func (w *watcher) showLocked(keys []api.ServiceKey, now time.Time) {
 	for _, key := range keys {
 		if s := w.services[key]; s != nil && w.book.Known(key) {
-			s.show(w.book.View(key, now), w.book.Home(), w.book.Synced(key))
+			known := knowledge{view: w.book.View(key, now), home: w.book.Home(), whole: w.book.Whole()}
+			known.told, known.policy = w.book.Policy(key)
+			s.show(known, w.book.Synced(key))
 		}
 	}
 }
 
-// origins returns what is known of all regions, home first.
-func (w *watcher) origins(now time.Time) []api.Origin {
+// origins returns what is known of all regions as far as a service goes, home first.
+func (w *watcher) origins(key api.ServiceKey, now time.Time) []api.Origin {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	list := w.book.Origins(now)
+	list := w.book.Origins(key, now)
 	for i := range list {
 		if list[i].Region == w.book.Home() {
 			home := list[i]
@@ -133,9 +176,16 @@ func (w *watcher) run(ctx context.Context) {
 	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = 200*time.Millisecond, 3*time.Second, 0.5
 	limit := patience
 	for ctx.Err() == nil {
+		if !w.busy(ctx) {
+			return
+		}
 		if w.round(ctx, limit) {
 			wait.Reset()
 			limit = patience
+			if w.lost {
+				w.lost = false
+				sleep(ctx, rand.N(lostSpread))
+			}
 			continue
 		}
 		limit = 0 // one look is enough while nobody answers
@@ -143,10 +193,27 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
+// busy waits until there is a service to watch: all may have been dropped.
+func (w *watcher) busy(ctx context.Context) bool {
+	for {
+		w.mu.Lock()
+		n := len(w.services)
+		w.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+		select {
+		case <-w.grew:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // round tries home for so long, then other regions, and stays with whoever answers. It
 // reports whether anybody did.
 func (w *watcher) round(ctx context.Context, limit time.Duration) bool {
-	st, err := w.home(ctx, limit)
+	st, err := w.home(ctx, limit, func() { w.inVain(askedHome) })
 	if st != nil {
 		var synced bool
 		if synced, err = w.follow(ctx, st); synced {
@@ -165,20 +232,26 @@ func (w *watcher) round(ctx context.Context, limit time.Duration) bool {
 	if limit > 0 {
 		w.c.log().Warn("home registry does not answer; what is known stays in use", "error", err)
 	}
-	w.triedHome()
 	st, answered := w.abroad(ctx)
 	if st != nil {
 		_, _ = w.follow(ctx, st) // home is back
 	}
+	if !answered {
+		w.inVain(askedAll)
+	}
 	return answered
 }
 
-// triedHome lets callers fall back to their snapshot.
-func (w *watcher) triedHome() {
+// inVain lets callers fall back to their snapshot.
+func (w *watcher) inVain(far askedInVain) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if far <= w.asked {
+		return
+	}
+	w.asked = far
 	for _, s := range w.services {
-		s.markTried()
+		s.markTried(far)
 	}
 }
 
@@ -186,18 +259,21 @@ func (w *watcher) triedHome() {
 var errNoWatch = errors.New("a watch cannot be held here")
 
 // home opens a stream with a node of home. It asks all of them at least once, and again
-// until limit has passed.
-func (w *watcher) home(ctx context.Context, limit time.Duration) (*stream, error) {
-	err := error(ErrUnreachable)
+// until limit has passed. failed is called each time when none answered.
+func (w *watcher) home(ctx context.Context, limit time.Duration, failed func()) (*stream, error) {
+	err := w.c.nodes.nobody()
 	noWatch := false
 	for start := time.Now(); ; {
 		for _, base := range w.c.nodes.homeNodes() {
 			st, e := w.open(ctx, base, w.c.nodes.homeRegion(), answerWithin)
 			if e == nil {
 				if w.c.nodes.claim(base, st.region) {
+					w.note(nil)
 					return st, nil
 				}
 				st.Close()
+				err = errNotHome(base, st.region, w.c.nodes.homeRegion())
+				w.note(err)
 				w.c.log().Warn("an address of the home region belongs to another one", "address", base, "region", st.region, "home", w.c.nodes.homeRegion())
 				continue
 			}
@@ -206,15 +282,34 @@ func (w *watcher) home(ctx context.Context, limit time.Duration) (*stream, error
 			}
 			w.c.nodes.failed(base)
 			err = e
+			w.note(e)
 			noWatch = noWatch || refusesWatch(e)
 		}
 		if noWatch {
 			return nil, errors.Join(errNoWatch, err)
 		}
+		failed()
 		if time.Since(start) >= limit || !sleep(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)) {
 			return nil, err
 		}
 	}
+}
+
+// note keeps why home does not answer, for those who wait for it in vain.
+func (w *watcher) note(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trouble = err
+}
+
+// unreachable returns ErrUnreachable with its cause, where one is known.
+func (w *watcher) unreachable() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trouble == nil {
+		return ErrUnreachable
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, w.trouble)
 }
 
 // refusesWatch reports whether a node answers but gives no stream, so that polling it may

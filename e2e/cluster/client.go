@@ -21,7 +21,7 @@ type HTTP struct {
 
 // Client returns a plain HTTP client of the node.
 func (n *Node) Client() *HTTP {
-	tr := &http.Transport{MaxIdleConnsPerHost: 64}
+	tr := n.Transport()
 	n.c.t.Cleanup(tr.CloseIdleConnections)
 	return &HTTP{t: n.c.t, Base: n.URL(), c: &http.Client{Timeout: 10 * time.Second, Transport: tr}}
 }
@@ -87,3 +87,59 @@ func (h *HTTP) Resolve(service string) (api.Resolution, error) {
 	_, err := h.Do(http.MethodGet, api.PathResolve(api.ServiceName(service)), nil, &r)
 	return r, err
 }
+
+// Get returns the body of an answer that is not JSON.
+func (h *HTTP) Get(path string) ([]byte, error) {
+	resp, err := h.c.Get(h.Base + path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("status %d: %.200s", resp.StatusCode, b)
+	}
+	return b, err
+}
+
+// Resolvable returns how many endpoints the service has, the unwell left out or not as the
+// node decides; an answer without any is an error.
+func (h *HTTP) Resolvable(service string) (int, error) {
+	r, err := h.Resolve(service)
+	if err == nil && len(r.Endpoints) == 0 {
+		err = fmt.Errorf("P3: resolve of %s is empty: %+v", service, r.Decision)
+	}
+	return len(r.Endpoints), err
+}
+
+// Region returns a region as GET /v1/regions/{region} shows it.
+func (h *HTTP) Region(r api.Region) (api.RegionInfo, error) {
+	var info api.RegionInfo
+	_, err := h.Do(http.MethodGet, api.PathRegions+"/"+string(r), nil, &info)
+	return info, err
+}
+
+// Events returns the node's events of some kinds, oldest first.
+func (h *HTTP) Events(kinds ...api.EventKind) ([]api.Event, error) {
+	path := api.PathEvents + "?limit=1000"
+	for i, k := range kinds {
+		path += map[bool]string{true: "&kind=", false: ","}[i == 0] + string(k)
+	}
+	var l api.EventList
+	_, err := h.Do(http.MethodGet, path, nil, &l)
+	return l.Events, err
+}
+
+// Readiness returns what /readyz says, ready or not.
+func (h *HTTP) Readiness() (api.Readiness, error) {
+	var r api.Readiness
+	resp, err := h.c.Get(h.Base + api.PathReadyz)
+	if err != nil {
+		return r, err
+	}
+	defer resp.Body.Close()
+	return r, json.NewDecoder(resp.Body).Decode(&r)
+}
+
+// Close ends the client's idle connections, ahead of the test's end.
+func (h *HTTP) Close() { h.c.CloseIdleConnections() }

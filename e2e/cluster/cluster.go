@@ -6,13 +6,16 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,29 +61,53 @@ type Cluster struct {
 	t       testing.TB
 	Dir     string
 	nursery *child.Nursery
+	wrapped *child.Nursery // of nodes that run elsewhere; nil without
+	others  []*child.Nursery
 	nodes   []*Node
+	links   *Links // between the regions; nil without
 	mu      sync.Mutex
 	procs   []*child.Process
 }
 
-// Node is one region's registry node (regions have one node each).
+// Node is a region's registry node.
 type Node struct {
 	c          *Cluster
+	Name       string // within its region; "" for the only one
+	Peer       string // host:port of its etcd for the region's other nodes; "" for the only one
 	Region     api.Region
 	HTTP       string // host:port
 	Federation string // host:port
 	DataDir    string
 	proc       *child.Process
-	Extra      []string // further flags of nearside server
+	Extra      []string       // further flags of nearside server
+	beside     bool           // it is the region's federation, see AddFederation
+	program    *child.Nursery // of another program than the cluster's; nil without
+
+	// Of a node in a network of the test's own (see Net): the command that runs a program there,
+	// its number there, and how to call it. Else empty, and the machine's own network.
+	wrap []string
+	host int
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Transport returns a transport that reaches the node. The caller closes its idle connections.
+func (n *Node) Transport() *http.Transport {
+	return &http.Transport{MaxIdleConnsPerHost: 64, DialContext: n.dial}
 }
 
 // New allocates addresses for the regions; nothing runs yet.
 func New(t testing.TB, regions ...api.Region) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, Dir: t.TempDir(), nursery: child.NewNursery(Binary(t))}
+	return NewOf(t, Binary(t), regions...)
+}
+
+// NewOf is New with a binary of the caller's.
+func NewOf(t testing.TB, binary string, regions ...api.Region) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, Dir: t.TempDir(), nursery: child.NewNursery(binary)}
 	for _, r := range regions {
 		c.nodes = append(c.nodes, &Node{
-			c: c, Region: r, HTTP: FreeAddr(t), Federation: FreeAddr(t), DataDir: filepath.Join(c.Dir, string(r), "registry"),
+			c: c, Region: r, HTTP: stableAddr(t), Federation: stableAddr(t), DataDir: filepath.Join(c.Dir, string(r), "registry"),
 		})
 		if err := os.MkdirAll(filepath.Join(c.Dir, string(r)), 0o700); err != nil {
 			t.Fatal(err)
@@ -89,6 +116,43 @@ func New(t testing.TB, regions ...api.Region) *Cluster {
 	t.Cleanup(c.close)
 	return c
 }
+
+// NewRegion allocates addresses for one region of n nodes, which keep its records together; nothing runs yet.
+func NewRegion(t testing.TB, r api.Region, n int) *Cluster {
+	t.Helper()
+	c := New(t)
+	if err := os.MkdirAll(filepath.Join(c.Dir, string(r)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		c.AddNode(r)
+	}
+	return c
+}
+
+// AddNode allocates another node of a region of several: one that is not a member yet, when the
+// others run already.
+func (c *Cluster) AddNode(r api.Region) *Node {
+	c.t.Helper()
+	name := fmt.Sprintf("%s-%d", r, len(c.Nodes(r))+1)
+	n := &Node{c: c, Region: r, Name: name, HTTP: stableAddr(c.t), Peer: stableAddr(c.t), DataDir: filepath.Join(c.Dir, string(r), name)}
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// Nodes returns the nodes of a region, in the order of their allocation.
+func (c *Cluster) Nodes(r api.Region) []*Node {
+	var out []*Node
+	for _, n := range c.nodes {
+		if n.Region == r {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Siblings returns all nodes of the node's region, itself among them.
+func (n *Node) Siblings() []*Node { return n.c.Nodes(n.Region) }
 
 func (c *Cluster) close() {
 	c.mu.Lock()
@@ -101,6 +165,12 @@ func (c *Cluster) close() {
 		<-p.Done()
 	}
 	c.nursery.Close()
+	if c.wrapped != nil {
+		c.wrapped.Close()
+	}
+	for _, o := range c.others {
+		o.Close()
+	}
 	if c.t.Failed() {
 		logs, _ := filepath.Glob(filepath.Join(c.Dir, "*", "*.log"))
 		for _, l := range logs {
@@ -120,7 +190,68 @@ func FreeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Node returns the node of a region.
+const firstStable, lastStable = 21000, 29999
+
+// Addresses of nodes that are killed and started again must not be taken meanwhile: they are below the
+// ports that connections get from the kernel, and handed out once. Other test processes on this
+// machine pick from the same ports: the UDP port of the same number, which no node uses, is kept
+// to the end of this process and says that it is taken. Two regions that share an address would take each
+// other's clients, and look like one that loses writes.
+var stable = struct {
+	sync.Mutex
+	next int
+	held []net.PacketConn
+}{next: firstStable + os.Getpid()%4000*2}
+
+func stableAddr(t testing.TB) string {
+	t.Helper()
+	stable.Lock()
+	defer stable.Unlock()
+	for range lastStable - firstStable {
+		stable.next++
+		if stable.next > lastStable {
+			stable.next = firstStable
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", stable.next)
+		mark, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			_ = mark.Close()
+			continue
+		}
+		stable.held = append(stable.held, mark)
+		_ = l.Close()
+		return addr
+	}
+	t.Fatalf("no port from %d to %d is free", firstStable, lastStable)
+	return ""
+}
+
+// stablePorts returns the first of n ports in a row, each as stableAddr gives them.
+func stablePorts(t testing.TB, n int) int {
+	t.Helper()
+	first, last := 0, 0
+	for first == 0 || last-first < n-1 {
+		_, port, err := net.SplitHostPort(stableAddr(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == 0 || p != last+1 {
+			first = p
+		}
+		last = p
+	}
+	return first
+}
+
+// Node returns the first node of a region.
 func (c *Cluster) Node(r api.Region) *Node {
 	for _, n := range c.nodes {
 		if n.Region == r {
@@ -135,10 +266,10 @@ func (c *Cluster) Node(r api.Region) *Node {
 func (c *Cluster) StartAll() {
 	c.t.Helper()
 	for _, n := range c.nodes {
-		n.launch()
+		n.Launch()
 	}
 	for _, n := range c.nodes {
-		n.awaitReady()
+		n.AwaitReady()
 	}
 }
 
@@ -148,28 +279,68 @@ func (n *Node) URL() string { return "http://" + n.HTTP }
 // Start starts the node and waits until it is ready.
 func (n *Node) Start() {
 	n.c.t.Helper()
-	n.launch()
-	n.awaitReady()
+	n.Launch()
+	n.AwaitReady()
 }
 
-func (n *Node) readyFile() string { return filepath.Join(n.c.Dir, string(n.Region), "registry.ready") }
+// Log returns the path of the node's log.
+func (n *Node) Log() string { return filepath.Join(n.c.Dir, string(n.Region), n.name()+".log") }
 
-func (n *Node) launch() {
+// Ended returns a channel that is closed when the node's process has ended.
+func (n *Node) Ended() <-chan struct{} { return n.proc.Done() }
+
+// name is what the node's files are called.
+func (n *Node) name() string {
+	if n.Name == "" {
+		return "registry"
+	}
+	return n.Name
+}
+
+func (n *Node) readyFile() string { return filepath.Join(n.c.Dir, string(n.Region), n.name()+".ready") }
+
+// Launch starts the node without waiting for it.
+func (n *Node) Launch() {
 	n.c.t.Helper()
 	args := []string{
 		"server", "--dev", "--region", string(n.Region), "--data-dir", n.DataDir,
-		"--http-addr", n.HTTP, "--federation-addr", n.Federation, "--ready-file", n.readyFile(),
+		"--http-addr", n.HTTP, "--ready-file", n.readyFile(),
 	}
-	for _, o := range n.c.nodes {
-		if o != n {
-			args = append(args, "--peer", string(o.Region)+"=http://"+o.Federation)
-		}
-	}
+	args = append(args, n.part()...)
 	_ = os.Remove(n.readyFile())
-	n.proc = n.c.spawn(n.Region, "registry", append(args, n.Extra...)...)
+	nursery := n.c.nursery
+	if n.program != nil {
+		nursery = n.program
+	}
+	args = append(args, n.Extra...)
+	if len(n.wrap) > 0 {
+		if n.c.wrapped == nil {
+			n.c.wrapped = child.NewNursery(n.wrap[0])
+		}
+		nursery, args = n.c.wrapped, append(n.wrap[1:len(n.wrap):len(n.wrap)], args...)
+	}
+	n.proc = n.c.spawn(nursery, n.Region, n.name(), args...)
 }
 
-func (n *Node) awaitReady() {
+// way returns where a node finds another region's federation.
+func (c *Cluster) way(from, to *Node) string {
+	if c.links == nil {
+		return to.Federation
+	}
+	return c.links.relays[road{from.Region, to.Region}].Addr
+}
+
+// Use makes the node run another program from its next start on; "" = the cluster's own again.
+func (n *Node) Use(binary string) {
+	n.program = nil
+	if binary != "" {
+		n.program = child.NewNursery(binary)
+		n.c.others = append(n.c.others, n.program)
+	}
+}
+
+// AwaitReady waits until the node is ready.
+func (n *Node) AwaitReady() {
 	n.c.t.Helper()
 	n.c.awaitFile(n.proc, n.readyFile())
 }
@@ -190,9 +361,9 @@ func (n *Node) Resume() { n.proc.Signal(syscall.SIGCONT) }
 func (n *Node) PID() int { return n.proc.PID() }
 
 // spawn starts a process of a region; its log is DIR/REGION/NAME.log.
-func (c *Cluster) spawn(r api.Region, name string, args ...string) *child.Process {
+func (c *Cluster) spawn(nursery *child.Nursery, r api.Region, name string, args ...string) *child.Process {
 	c.t.Helper()
-	p, err := c.nursery.Spawn(string(r)+"/"+name, filepath.Join(c.Dir, string(r), name+".log"), nil, args...)
+	p, err := nursery.Spawn(string(r)+"/"+name, filepath.Join(c.Dir, string(r), name+".log"), nil, args...)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,21 +22,59 @@ import (
 type Shop struct {
 	*child.Process
 	Region api.Region
+
+	c        *Cluster
+	copyName string
+	services []string
+	base     int // its first port, the same at each start; 0 = free ones
 }
 
 // StartShop starts a copy of the shop's services in a region and waits until it serves.
 func (c *Cluster) StartShop(r api.Region, copyName string, services ...string) *Shop {
 	c.t.Helper()
-	n := c.Node(r)
-	name := "shop-" + copyName
-	ready := filepath.Join(c.Dir, string(r), name+".ready")
-	p := c.spawn(
-		r, name, "shop", "run", "--region", string(r), "--zone", string(r)+"-"+copyName, "--registry", n.URL(),
-		"--services", strings.Join(services, ","), "--instance", copyName, "--host", "127.0.0.1", "--ttl", "5s",
-		"--snapshot-dir", filepath.Join(c.Dir, string(r), name), "--ready-file", ready,
+	s := &Shop{Region: r, c: c, copyName: copyName, services: services}
+	s.Launch()
+	s.AwaitReady()
+	return s
+}
+
+// SettledShop allocates a copy of the shop's services that has the same ports at each start, as a
+// program on a machine of its own has; nothing runs yet.
+func (c *Cluster) SettledShop(r api.Region, copyName string, services ...string) *Shop {
+	c.t.Helper()
+	return &Shop{Region: r, c: c, copyName: copyName, services: services, base: stablePorts(c.t, len(shop.Services()))}
+}
+
+// Launch starts the copy without waiting for it.
+func (s *Shop) Launch() {
+	s.c.t.Helper()
+	n, name := s.c.Node(s.Region), "shop-"+s.copyName
+	_ = os.Remove(s.readyFile())
+	s.Process = s.c.spawn(s.c.nursery, s.Region, name,
+		"shop", "run", "--region", string(s.Region), "--zone", string(s.Region)+"-"+s.copyName, "--registry", n.URL(),
+		"--services", strings.Join(s.services, ","), "--instance", s.copyName, "--host", "127.0.0.1", "--ttl", "5s",
+		"--port-base", strconv.Itoa(s.base), "--snapshot-dir", filepath.Join(s.c.Dir, string(s.Region), name), "--ready-file", s.readyFile(),
 	)
-	c.awaitFile(p, ready)
-	return &Shop{Process: p, Region: r}
+}
+
+// AwaitReady waits until the copy serves.
+func (s *Shop) AwaitReady() {
+	s.c.t.Helper()
+	s.c.awaitFile(s.Process, s.readyFile())
+}
+
+// Addr returns host:port of a service of a copy from SettledShop.
+func (s *Shop) Addr(service string) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.base+slices.Index(shop.Services(), service)))
+}
+
+// ID returns the instance id of a service of the copy.
+func (s *Shop) ID(service string) api.InstanceID {
+	return api.InstanceID(service + "-" + s.copyName + "-" + string(s.Region))
+}
+
+func (s *Shop) readyFile() string {
+	return filepath.Join(s.c.Dir, string(s.Region), "shop-"+s.copyName+".ready")
 }
 
 // Load is one load generator and what it reported so far.

@@ -109,6 +109,20 @@ func TestSDKBringsOnlyItsListAlong(t *testing.T) {
 	report(t, SDKRequirements(mod))
 }
 
+func TestGRPCResolverBringsOnlyGRPCAlong(t *testing.T) {
+	h := open(t)
+	deps, err := Load(h.root, true, Prefix+"sdk/grpcresolver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, ResolverDependencies(deps))
+	mod, err := ReadGoMod(h.root, "sdk/grpcresolver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, ResolverRequirements(mod))
+}
+
 func TestPurePackagesArePure(t *testing.T) {
 	h := open(t)
 	report(t, PurePresent(h.pkgs))

@@ -27,6 +27,11 @@ var layers = []layer{
 		"sdk/route decides from the values it is given; it must be the same function in the registry, the SDK and the tests",
 	},
 	{
+		[]string{"sdk/grpcresolver/..."},
+		[]string{"sdk", "sdk/api/...", "sdk/sdktest", "sdk/grpcresolver/..."},
+		"the gRPC resolver is a guest of the SDK: what it needs of it every user could use too, and the decision is the SDK's alone",
+	},
+	{
 		[]string{"sdk/..."},
 		[]string{"sdk/..."},
 		"the SDK is built into other people's programs; the server must not come along",
@@ -179,6 +184,48 @@ var sdkTestModules = map[string]string{
 }
 
 const sdkWhy = "the SDK lives inside other people's programs, so what it brings along is a promise: gobreaker, xxhash, backoff, renameio, zstd and the OpenTelemetry API at most"
+
+// resolverModules lists every module that sdk/grpcresolver may bring into a program beside
+// the SDK and what it brings, and what for.
+var resolverModules = map[string]string{
+	"google.golang.org/grpc":                    "what it is for",
+	"google.golang.org/protobuf":                "pulled by gRPC",
+	"google.golang.org/genproto/googleapis/rpc": "pulled by gRPC",
+	"golang.org/x/net":                          "pulled by gRPC",
+	"golang.org/x/sys":                          "pulled by gRPC",
+	"golang.org/x/text":                         "pulled by gRPC",
+	"github.com/nearside/nearside/sdk":          "the SDK",
+}
+
+const resolverWhy = "users of the SDK who call gRPC take this module for gRPC alone; whatever else it brought along they would have to answer for"
+
+// ResolverDependencies checks the modules that sdk/grpcresolver brings along, as SDKDependencies
+// does for the SDK.
+func ResolverDependencies(deps []*Package) []Violation {
+	var vs []Violation
+	seen := map[string]bool{}
+	for _, p := range deps {
+		if p.Module == nil || Ours(p.ImportPath) || seen[p.Module.Path] {
+			continue
+		}
+		seen[p.Module.Path] = true
+		if sdkModules[p.Module.Path] == "" && resolverModules[p.Module.Path] == "" {
+			vs = append(vs, Violation{"sdk/grpcresolver", fmt.Sprintf("needs module %s (for package %s)", p.Module.Path, p.ImportPath), resolverWhy})
+		}
+	}
+	return vs
+}
+
+// ResolverRequirements checks what sdk/grpcresolver/go.mod asks for, as SDKRequirements does.
+func ResolverRequirements(mod GoMod) []Violation {
+	var vs []Violation
+	for _, r := range mod.Require {
+		if sdkModules[r.Path] == "" && sdkTestModules[r.Path] == "" && resolverModules[r.Path] == "" {
+			vs = append(vs, Violation{"sdk/grpcresolver/go.mod", "requires " + r.Path, resolverWhy})
+		}
+	}
+	return vs
+}
 
 // SDKDependencies checks the modules that the SDK brings along. deps is the list of all
 // packages that the SDK's packages need, as `go list -deps` gives it.

@@ -15,8 +15,8 @@ import (
 // values. No socket, file, context, logger, clock or goroutine.
 var Pure = []string{
 	"sdk/api", "sdk/route",
-	"region/catalog", "region/liveness", "region/liveness/check",
-	"federation/summary", "federation/replica",
+	"region/catalog", "region/encoded", "region/liveness", "region/liveness/check", "region/liveness/owner",
+	"federation/summary", "federation/replica", "federation/origin", "federation/verdict", "federation/internal/rules",
 }
 
 const pureWhy = "it is one of the pure packages: they take values and a now and return values, so that a table, a fuzzer or a simulation can drive them through anything"

@@ -120,6 +120,16 @@ func TestSDKRequirementsFindsAStranger(t *testing.T) {
 		"sdk/go.mod requires github.com/stretchr/testify")
 }
 
+func TestResolverRulesFindAStranger(t *testing.T) {
+	grpc := &Package{ImportPath: "google.golang.org/grpc", Module: &Module{"google.golang.org/grpc"}}
+	xds := &Package{ImportPath: "github.com/envoyproxy/go-control-plane/pkg", Module: &Module{"github.com/envoyproxy/go-control-plane"}}
+	found(t, ResolverDependencies([]*Package{grpc}))
+	found(t, ResolverDependencies([]*Package{grpc, xds}), "sdk/grpcresolver needs module github.com/envoyproxy/go-control-plane")
+	found(t, ResolverRequirements(GoMod{Require: []ModPath{{"google.golang.org/grpc"}, {Prefix + "sdk"}, {"go.uber.org/goleak"}}}))
+	found(t, ResolverRequirements(GoMod{Require: []ModPath{{"go.etcd.io/etcd/client/v3"}}}), "requires go.etcd.io/etcd/client/v3")
+	found(t, Layers([]*Package{pkg("sdk/grpcresolver", Prefix+"sdk", Prefix+"sdk/route")}), "sdk/grpcresolver imports sdk/route: ")
+}
+
 func TestPureFileFindsImpurity(t *testing.T) {
 	for _, tc := range []struct {
 		name, rel, src string

@@ -46,6 +46,7 @@ func childrenOf(t *testing.T, dir string) []string {
 // The unattended demo kills and restores a region, no safe-to-repeat call of a surviving
 // region fails, the times are reported, and no process stays behind.
 func TestDemoKillsAndRestoresARegion(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,17 @@ func newDisk(dir string, region api.Region, log *slog.Logger) *disk {
 		d.path = filepath.Join(dir, string(region)+".replica")
 	}
 	return d
+}
+
+// savedRegions lists the regions of the replicas in a directory.
+func savedRegions(dir string) (out []api.Region) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.replica"))
+	for _, f := range files {
+		if name := strings.TrimSuffix(filepath.Base(f), ".replica"); dir != "" && api.ValidLabel(name) {
+			out = append(out, api.Region(name))
+		}
+	}
+	return out
 }
 
 // load returns the replica on disk, or an empty one. A file that cannot be used is renamed

@@ -17,13 +17,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/nearside/nearside/federation/peer"
 	"github.com/nearside/nearside/sdk/api"
@@ -42,6 +42,8 @@ type Config struct {
 	// Peers are the federation base URLs of the other regions, such as "http://host:7402";
 	// several of one region are tried in turn, and the one that works is kept.
 	Peers map[api.Region][]string
+	// Near says from which nodes of this region rows may be taken instead of from the peers.
+	Near Near
 	// Source is this region's own catalogue.
 	Source Source
 	// DataDir is where replicas are kept between runs, in a file per peer below "replicas";
@@ -49,6 +51,12 @@ type Config struct {
 	DataDir string
 	// Addresses are base URLs of this region for clients; other regions pass them on to theirs.
 	Addresses []string
+	// AddressesNow, when not nil, tells them instead, and Heard when Source was last known to be all
+	// that the region has: for a Source that follows the region from outside, see peer.ServerConfig.
+	AddressesNow func() []string
+	Heard        func() time.Time
+	// Doors are the base URLs of Handler for this region's own nodes, as Info tells them.
+	Doors []string
 	// HTTPClient reaches the peers; nil makes one that uses no proxy. Its Timeout is ignored.
 	HTTPClient *http.Client
 	// PeerRegion returns the authenticated region of a reader; nil trusts the reader's word.
@@ -56,9 +64,28 @@ type Config struct {
 	// VerifyPeer returns an error unless the connection's other end has proved to be the
 	// region; nil trusts the peer's word.
 	VerifyPeer peer.Verify
+	// Signer signs what this region says of its rows, and VerifyOrigin returns an error unless a
+	// signature of b is that of the region to which the chain of certificates (DER, its own first)
+	// belongs. With them another region that passes rows on need not be trusted; without
+	// VerifyOrigin its word is taken. nil = neither.
+	Signer       peer.Signer
+	VerifyOrigin func(region api.Region, b, sig []byte, chain [][]byte) error
+	// Term returns the term of this region's publisher, see peer.ServerConfig; nil = none.
+	Term func() uint64
+	// Drained returns what this region wishes about itself, in percent, 0 to 100: how much less
+	// of its traffic it is to get. Peers are told with each heartbeat; nil = nothing.
+	Drained func() float64
+	// Partial: Source does not have all services of the region.
+	Partial bool
 	// OnLink is told when a peer begins or ceases to answer, and once when it does not answer
 	// at the start. It is called from the link's goroutine and must not block; nil = nobody.
 	OnLink func(LinkChange)
+	// OnNotice is told of every other change of note; as OnLink, and from several goroutines.
+	OnNotice func(Notice)
+	// Probe connects to an endpoint of a region whose federation does not answer; nil = none is
+	// ever probed, and so none is ever taken for down. It is called with endpoints of that region's
+	// own rows only, at most three times in 5 s per region.
+	Probe  Probe
 	Logger *slog.Logger // nil = none
 	// MeterProvider receives the metrics; nil = none.
 	MeterProvider metric.MeterProvider
@@ -78,9 +105,13 @@ type Mesh struct {
 	log     *slog.Logger
 	client  *peer.Client
 	server  *peer.Server
-	links   []*link // by region
-	byPeer  map[api.Region]*link
+	dir     string // of replicas; "" = they are kept in memory only
+	links   atomic.Pointer[linkSet]
+	doors   doors
+	details *details
 	running atomic.Bool
+
+	canaryMetric metric.Float64Histogram
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -95,32 +126,42 @@ func New(cfg Config) (*Mesh, error) {
 	if cfg.Source == nil {
 		return nil, errors.New("federation needs the region's catalogue as its source")
 	}
-	m := &Mesh{cfg: cfg, log: cfg.Logger, byPeer: make(map[api.Region]*link), changed: make(chan struct{})}
+	m := &Mesh{cfg: cfg, log: cfg.Logger, changed: make(chan struct{})}
+	m.details = newDetails(m)
+	m.links.Store(&linkSet{byPeer: make(map[api.Region]*link)})
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
+	}
+	if len(cfg.Near.Only) > 0 && (len(cfg.Peers) > 0 || cfg.Near.Nodes != nil) {
+		return nil, errors.New("a mesh that takes everything from its region's federation process has no peers of its own")
 	}
 	for region, addresses := range cfg.Peers {
 		if err := checkPeer(cfg.Region, region, addresses); err != nil {
 			return nil, err
 		}
 	}
-	dir := ""
+	m.canaryMetric = noop.Float64Histogram{} // until Run
 	if cfg.DataDir != "" {
-		dir = filepath.Join(cfg.DataDir, "replicas")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		m.dir = filepath.Join(cfg.DataDir, "replicas")
+		if err := os.MkdirAll(m.dir, 0o700); err != nil {
 			return nil, fmt.Errorf("directory for replicas: %w", err)
 		}
 	}
 	m.client = peer.NewClient(cfg.HTTPClient, cfg.VerifyPeer)
 	for region, addresses := range cfg.Peers {
-		l := newLink(m, region, addresses, dir)
-		m.links = append(m.links, l)
-		m.byPeer[region] = l
+		m.add(newLink(m, region, addresses, m.dir))
 	}
-	slices.SortFunc(m.links, func(a, b *link) int { return strings.Compare(string(a.peer), string(b.peer)) })
+	if len(cfg.Near.Only) > 0 {
+		for _, region := range savedRegions(m.dir) {
+			if region != cfg.Region {
+				m.add(newLink(m, region, cfg.Near.Only, m.dir))
+			}
+		}
+	}
 	m.server = peer.NewServer(peer.ServerConfig{
 		Region: cfg.Region, Node: cfg.Node, Source: cfg.Source, Addresses: cfg.Addresses,
-		PeerRegion: cfg.PeerRegion, OnReader: m.kick, Logger: m.log,
+		PeerRegion: cfg.PeerRegion, OnReader: m.kick, Logger: m.log, Term: cfg.Term, Drained: cfg.Drained, Partial: cfg.Partial,
+		Standings: m.standings, AddressesNow: cfg.AddressesNow, Heard: cfg.Heard, Relay: m.relay, Admit: m.admit, Signer: cfg.Signer, Origins: m.origins,
 	})
 	return m, nil
 }
@@ -149,6 +190,10 @@ func checkPeer(self, region api.Region, addresses []string) error {
 // ends its streams when Run ends.
 func (m *Mesh) Handler() http.Handler { return m.server.Handler() }
 
+// Leave makes the end of Run tell the readers that this region ends for good: they remove its
+// rows after replica.ForgetGrace, unless it comes back before.
+func (m *Mesh) Leave() { m.server.Leave() }
+
 // Run keeps all links until ctx ends. Then it says goodbye to the readers, writes the
 // replicas a last time and returns nil. It may be called once.
 func (m *Mesh) Run(ctx context.Context) error {
@@ -160,8 +205,15 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return fmt.Errorf("federation metrics: %w", err)
 	}
 	var wg sync.WaitGroup
-	for _, l := range m.links {
+	for _, l := range m.all() {
 		wg.Go(func() { l.run(ctx) })
+	}
+	if len(m.cfg.Near.Only) > 0 {
+		wg.Go(func() { m.followOrigins(ctx, func(l *link) { wg.Go(func() { l.run(ctx) }) }) })
+	}
+	wg.Go(func() { newJudge(m).run(ctx) })
+	if len(m.cfg.Near.Only) == 0 { // otherwise the addresses of the links are not those of the regions
+		wg.Go(func() { m.details.run(ctx) })
 	}
 	<-ctx.Done()
 	// Readers first: while we write to disk they can already look for another node.
@@ -174,7 +226,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 
 // kick makes the link to a region that just connected to us try at once: it is back.
 func (m *Mesh) kick(region api.Region) {
-	if l := m.byPeer[region]; l != nil {
+	if l := m.by(region); l != nil {
 		select {
 		case l.kicks <- struct{}{}:
 		default:
@@ -202,25 +254,26 @@ func (m *Mesh) Changed() <-chan struct{} {
 // nothing is known yet has no epoch, counts as expired, and its age is that of the mesh.
 func (m *Mesh) Origins() []api.Origin {
 	now := time.Now()
-	out := make([]api.Origin, len(m.links))
-	for i, l := range m.links {
-		out[i] = l.state.Load().view.Origin(now)
+	links := m.all()
+	out := make([]api.Origin, len(links))
+	for i, l := range links {
+		out[i] = l.origin(&l.state.Load().view, now)
 	}
 	return out
 }
 
-// Lookup returns the regions that have a service, by name. The summaries are shared: do not
-// change them.
+// Lookup returns the regions that have a service, by name, with all instances where they are known
+// (Serving). The summaries are shared: do not change them.
 func (m *Mesh) Lookup(key api.ServiceKey) []api.Replica {
 	if key.Namespace == "" {
 		key.Namespace = api.DefaultNamespace
 	}
 	var out []api.Replica
 	now := time.Now()
-	for _, l := range m.links {
+	for _, l := range m.all() {
 		v := &l.state.Load().view
 		if e := v.Table.Get(key); e != nil && e.Summary != nil {
-			out = append(out, api.Replica{Origin: v.Origin(now), Summary: e.Summary})
+			out = append(out, api.Replica{Origin: l.origin(v, now), Summary: m.details.of(l, key, v, e)})
 		}
 	}
 	return out
@@ -229,7 +282,7 @@ func (m *Mesh) Lookup(key api.ServiceKey) []api.Replica {
 // Services returns all rows of a region by key; nil when the region is not a peer or nothing
 // is known of it. The slice and the summaries are shared: do not change them.
 func (m *Mesh) Services(region api.Region) []*api.Summary {
-	l := m.byPeer[region]
+	l := m.by(region)
 	if l == nil {
 		return nil
 	}
@@ -242,10 +295,13 @@ func (m *Mesh) Services(region api.Region) []*api.Summary {
 
 // Info describes links and readers. Epoch and Revision are left to the registry.
 func (m *Mesh) Info() api.FederationInfo {
-	info := api.FederationInfo{Region: m.cfg.Region, Enabled: true, Links: make([]api.LinkInfo, len(m.links)), Readers: m.server.Readers()}
-	now := time.Now()
-	for i, l := range m.links {
-		info.Links[i] = l.info(now)
+	links := m.all()
+	info := api.FederationInfo{
+		Region: m.cfg.Region, Enabled: true, Links: make([]api.LinkInfo, len(links)), Readers: m.server.Readers(), Doors: m.cfg.Doors,
+	}
+	now, words, out := time.Now(), m.server.Words(), m.server.BytesOut()
+	for i, l := range links {
+		info.Links[i] = l.info(now, words, out[l.peer])
 	}
 	return info
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,11 +32,20 @@ type region struct {
 	client *http.Client
 	peers  map[api.Region][]string
 
-	wrap func(Source) Source // nil = the source as it is
+	wrap    func(Source) Source             // nil = the source as it is
+	front   func(http.Handler) http.Handler // nil = the mesh's own handler
+	signer  *testKey                        // nil = nothing is signed, nor verified
+	probe   Probe
+	notices *noticeLog
 
 	mesh *Mesh
 	host *host
 	stop func()
+
+	node, at string // name of the node, and of its host; "" = n1, and the region's
+	near     Near
+	drained  func() float64   // what it wishes about itself; nil = nothing
+	heard    func() time.Time // see Config.Heard
 }
 
 // logs collects log lines.
@@ -58,7 +68,7 @@ func (l *logs) count(text string) int {
 
 func newRegion(t *testing.T, n *network, name api.Region, peers ...api.Region) *region {
 	r := &region{
-		t: t, net: n, name: name, dir: t.TempDir(), source: regiontest.New(name), logs: &logs{},
+		t: t, net: n, name: name, dir: t.TempDir(), source: regiontest.New(name), logs: &logs{}, notices: &noticeLog{},
 		client: n.client(), peers: map[api.Region][]string{},
 	}
 	for _, p := range peers {
@@ -73,17 +83,26 @@ func (r *region) start() {
 	if r.wrap != nil {
 		source = r.wrap(source)
 	}
-	m, err := New(Config{
-		Region: r.name, Node: "n1", Peers: r.peers, Source: source, DataDir: r.dir, HTTPClient: r.client,
+	cfg := Config{
+		Region: r.name, Node: cmp.Or(r.node, "n1"), Near: r.near, Peers: r.peers, Source: source, DataDir: r.dir, HTTPClient: r.client,
 		Addresses: []string{"http://" + string(r.name) + ":7400"}, Logger: slog.New(slog.NewTextHandler(r.logs, nil)),
-	})
+		Heard: r.heard, Probe: r.probe, Drained: r.drained, OnNotice: r.notices.take,
+	}
+	if r.signer != nil {
+		cfg.Signer, cfg.VerifyOrigin = r.signer, verifyTestKey
+	}
+	m, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	host, stop := r.net.serve(string(r.name), m.Handler())
+	handler := m.Handler()
+	if r.front != nil {
+		handler = r.front(handler)
+	}
+	host, stop := r.net.serve(cmp.Or(r.at, string(r.name)), handler)
 	r.mesh, r.host = m, host
 	r.stop = func() {
 		stop()
@@ -93,6 +112,20 @@ func (r *region) start() {
 		}
 		r.client.CloseIdleConnections()
 	}
+}
+
+// runMesh runs a mesh until the test ends.
+func runMesh(t *testing.T, m *Mesh, client *http.Client) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		client.CloseIdleConnections()
+	})
 }
 
 func (r *region) link(p api.Region) api.LinkInfo {
@@ -334,8 +367,10 @@ func TestRestoredBackupRaisesItsEpoch(t *testing.T) {
 	})
 }
 
-// A reader that was away longer than the history reaches gets a snapshot.
-func TestLostHistoryNeedsSnapshot(t *testing.T) {
+// A reader that was away longer than the history reaches gets what changed all the same while
+// the origin remembers what the reader had; after the origin's restart, the buckets that
+// differ. Either way the link stays connected.
+func TestLostHistory(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {
 		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
 		eu.source.Set(2, "a", "b")
@@ -348,10 +383,21 @@ func TestLostHistoryNeedsSnapshot(t *testing.T) {
 		eu.source.Compact()
 		eu.host.restore()
 		us.converged(eu)
-		if l := us.link("eu-west"); l.Snapshots != 2 || us.passing("eu-west", "a") != 0 {
+		if l := us.link("eu-west"); l.Snapshots != 1 || us.passing("eu-west", "a") != 0 {
 			t.Fatalf("%+v", l)
 		}
 		eu.stop()
+		eu.source.Set(2, "c")
+		eu.source.Compact()
+		eu.start()
+		defer eu.stop()
+		us.converged(eu)
+		if l := us.link("eu-west"); l.Snapshots != 2 || l.Refused != 0 || us.passing("eu-west", "c") != 2 {
+			t.Fatalf("%+v", l)
+		}
+		if n := us.logs.count("link down"); n > 3 { // before the first start perhaps, killed, restarted
+			t.Fatalf("%d times down\n%s", n, us.logs.b.String())
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -138,14 +139,25 @@ func TestRingIgnoresCancel(t *testing.T) {
 
 // P8: reader regions that are gone are forgotten, those with a stream are not.
 func TestShelfIsBounded(t *testing.T) {
-	s := shelf{books: map[api.Region]*book{}}
+	s := shelf{places: 1, books: map[bookKey]*book{}, passed: map[api.Region]uint64{}}
 	now := time.Now()
-	open := s.open("kept", now)
+	open := s.open("kept", nil, now)
 	for i := range 1000 {
-		b := s.open(api.Region(rune('a'+i%26))+api.Region(rune('a'+i/26)), now.Add(time.Duration(i)))
+		b := s.open(api.Region(rune('a'+i%26))+api.Region(rune('a'+i/26)), nil, now.Add(time.Duration(i)))
 		s.close(b, now.Add(time.Duration(i)))
 	}
-	if len(s.books) > maxBooks || s.books["kept"] != open {
+	if len(s.books) > maxBooks || s.books[bookKey{reader: "kept"}] != open {
 		t.Fatalf("%d books", len(s.books))
+	}
+	// With more streams than that at once there are more books, and afterwards no more.
+	var storm []*book
+	for i := range 2 * maxBooks {
+		storm = append(storm, s.open(api.Region(fmt.Sprintf("r%d", i)), nil, now))
+	}
+	for _, b := range storm {
+		s.close(b, now)
+	}
+	if len(s.books) > maxBooks || s.books[bookKey{reader: "kept"}] != open {
+		t.Fatalf("%d books after a storm", len(s.books))
 	}
 }

@@ -7,18 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/nearside/nearside/federation/origin"
 	"github.com/nearside/nearside/federation/replica"
-	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -27,17 +28,45 @@ type ServerConfig struct {
 	Region api.Region
 	Node   string
 	Source Source
-	// Addresses are base URLs of this region for clients, told to every reader.
-	Addresses []string
+	// Addresses are base URLs of this region for clients, told to every reader; AddressesNow, when
+	// not nil, tells them instead, and is asked again and again.
+	Addresses    []string
+	AddressesNow func() []string
+	// Heard returns when Source was last known to be all that the region has. A reader's age counts
+	// from there, so that a federation that does not hear its own region claims nothing. nil = always now.
+	Heard func() time.Time
 	// PeerRegion returns the authenticated region of a request. nil trusts the reader's word:
 	// for development, where anyone may read.
 	PeerRegion func(*http.Request) (api.Region, error)
 	// OnReader is called with each region whose stream is accepted; it must not block.
 	OnReader func(api.Region)
-	Logger   *slog.Logger // nil = none
-	// MaxReaders bounds streams (default 256, a goroutine and some 20 KiB each), and
+	// Term returns the term of this region's publisher, as this node knows it: it rises each
+	// time another node takes over, and never falls within an epoch. Readers refuse a publisher
+	// with a lower term than they heard of. nil means that there is no such thing (0).
+	Term func() uint64
+	// Drained returns what this region wishes about itself, in percent, 0 to 100; nil = nothing.
+	Drained func() float64
+	// Partial: Source does not have all services of the region, so that absence from it means
+	// nothing (I9).
+	Partial bool
+	// Standings returns where this node stands with the regions that it reads; heartbeats carry it.
+	// It must not block. nil = nothing is said.
+	Standings func() []replica.Standing
+	// Admit returns an error when a reader that calls itself a region is not the one that is known
+	// under that name; own is the epoch of the history that it says it has, zero = it says nothing. nil = all are let in.
+	Admit func(reader api.Region, own api.Epoch) error
+	// Relay returns what is passed on of another region to a reader, or why nothing is; nil = nothing is.
+	Relay func(origin, reader api.Region) (Relay, error)
+	// Origins lists the regions that Relay passes on to nodes of our own region; nil = none.
+	Origins func() []api.Region
+	// Signer signs what we say of our rows, so that others may pass them on without being
+	// trusted; nil = nothing is signed.
+	Signer Signer
+	Logger *slog.Logger // nil = none
+	// MaxReaders bounds streams (default 256, a goroutine and some 20 KiB each, 0.8 MiB more when compressed), and
 	// MaxSnapshots those that send a snapshot at the same time (default 4): the others wait
-	// their turn, so that a herd of readers does not take the node's processors.
+	// their turn, so that a herd of readers does not take the node's processors. One region gets
+	// a quarter of the streams, eight at least, and half of the places.
 	MaxReaders, MaxSnapshots int
 }
 
@@ -46,8 +75,13 @@ type Server struct {
 	cfg       ServerConfig
 	log       *slog.Logger
 	shelf     shelf
+	board     board
 	snapshots chan struct{}
-	settling  sync.Mutex // one refutation at a time
+	verifying chan struct{}
+	waiting   atomic.Int64  // for a place in snapshots
+	settling  chan struct{} // capacity 1: one refutation at a time
+	raises    allowance
+	leaving   atomic.Bool
 	handler   http.Handler
 
 	// ended ends all streams when the server stops.
@@ -55,7 +89,8 @@ type Server struct {
 	end   context.CancelFunc
 
 	mu      sync.Mutex
-	readers map[*stream]struct{}
+	readers map[string]*stream // by id
+	details map[api.Region]int // open ones, by reader
 }
 
 // NewServer returns a server that is ready to serve its Handler.
@@ -67,9 +102,11 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.MaxSnapshots = 4
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, snapshots: make(chan struct{}, cfg.MaxSnapshots),
-		shelf: shelf{books: make(map[api.Region]*book)}, readers: make(map[*stream]struct{}),
+		cfg: cfg, log: cfg.Logger, snapshots: make(chan struct{}, cfg.MaxSnapshots), verifying: make(chan struct{}, maxVerifies),
+		shelf: shelf{places: max(cfg.MaxSnapshots/2, 1), sealing: cfg.Signer != nil, books: make(map[bookKey]*book), passed: make(map[api.Region]uint64)}, readers: make(map[string]*stream), details: make(map[api.Region]int),
+		settling: make(chan struct{}, 1), raises: allowance{regions: make(map[api.Region]share)},
 	}
+	s.board.loader, _ = cfg.Source.(origin.Loader)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -79,7 +116,12 @@ func NewServer(cfg ServerConfig) *Server {
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = writeError
 	e.GET(PathPing, s.ping)
+	e.GET(PathOrigins, s.origins)
+	e.GET(PathDetail, s.detail)
 	e.GET(PathStream, s.stream)
+	e.POST(PathStream, s.stream)
+	e.POST(PathAck, s.ack)
+	e.POST(PathVerify, s.verify)
 	s.handler = e
 	return s
 }
@@ -91,11 +133,15 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // soon after. It may be called more than once.
 func (s *Server) Stop() { s.end() }
 
+// Leave makes Stop say that this region ends for good: readers remove its rows after
+// replica.ForgetGrace unless it comes back.
+func (s *Server) Leave() { s.leaving.Store(true) }
+
 // Readers returns the open streams by reader region.
 func (s *Server) Readers() []api.ReaderInfo {
 	s.mu.Lock()
 	streams := make([]*stream, 0, len(s.readers))
-	for st := range s.readers {
+	for _, st := range s.readers {
 		streams = append(streams, st)
 	}
 	s.mu.Unlock()
@@ -120,6 +166,15 @@ type Pong struct {
 	Region api.Region `json:"region"`
 	Node   string     `json:"node"`
 	Protos []int      `json:"protos"`
+	Epoch  api.Epoch  `json:"epoch,omitzero"` // of the region's history, to a query for it; zero while it is not loaded
+}
+
+func protos() []int {
+	var out []int
+	for p := replica.MinProto; p <= replica.Proto; p++ {
+		out = append(out, p)
+	}
+	return out
 }
 
 func (s *Server) ping(c echo.Context) error {
@@ -128,7 +183,11 @@ func (s *Server) ping(c echo.Context) error {
 			return identityError(err)
 		}
 	}
-	return c.JSON(http.StatusOK, Pong{Region: s.cfg.Region, Node: s.cfg.Node, Protos: []int{replica.Proto}})
+	pong := Pong{Region: s.cfg.Region, Node: s.cfg.Node, Protos: protos()}
+	if c.QueryParam("history") == "true" { // not in what measures the round trip
+		pong.Epoch = s.cfg.Source.Image().Version().Epoch
+	}
+	return c.JSON(http.StatusOK, pong)
 }
 
 func (s *Server) stream(c echo.Context) error {
@@ -140,114 +199,29 @@ func (s *Server) stream(c echo.Context) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ended, cancel)()
-	if err := s.settle(ctx, q.Have); err != nil {
+	if s.cfg.Admit != nil && q.Reader != s.cfg.Region {
+		if err := s.cfg.Admit(q.Reader, q.Own); err != nil {
+			return err
+		}
+	}
+	st := newStream(s, c.Response(), q, origin.Negotiate(q.protos()))
+	if q.asks() {
+		if st.relay, err = s.relay(&q); err != nil {
+			return err
+		}
+	} else if err := s.settle(ctx, q.Reader, q.Have, q.Term, q.Careful); err != nil {
 		return err
 	}
-	st := newStream(s, c.Response(), q)
 	if err := s.enter(st); err != nil {
 		return err
 	}
 	defer s.leave(st)
-	if s.cfg.OnReader != nil {
+	if s.cfg.OnReader != nil && !q.asks() {
 		s.cfg.OnReader(q.Reader)
 	}
 	err = st.run(ctx)
 	s.log.Debug("reader left", "reader", q.Reader, "node", q.Node, "cause", err)
 	return nil // the answer has begun; there is nobody to tell
-}
-
-// Query is what a reader asks for.
-type Query struct {
-	Reader api.Region  // who reads
-	Node   string      // which of its nodes
-	Origin api.Region  // whom it means to read
-	Have   api.Version // what it holds of Origin; zero = nothing
-	// Digest of what it holds, when Have is set: with equal rows not even a lost history
-	// needs a snapshot.
-	Digest summary.Digest
-	Full   bool // a snapshot, whatever it holds
-}
-
-// values returns the query as parameters.
-func (q Query) values() url.Values {
-	v := url.Values{"proto": {strconv.Itoa(replica.Proto)}, "reader": {string(q.Reader)}, "region": {string(q.Origin)}}
-	if q.Node != "" {
-		v.Set("node", q.Node)
-	}
-	if !q.Have.IsZero() {
-		v.Set("have", q.Have.String())
-		v.Set("digest", q.Digest.String())
-	}
-	if q.Full {
-		v.Set("full", "true")
-	}
-	return v
-}
-
-const maxHaves = 256 // versions of one request; a relay tells all that it holds
-
-// admit checks who asks for what.
-func (s *Server) admit(r *http.Request) (Query, error) {
-	var who api.Region // authenticated; a stranger learns nothing, not even what it asked wrongly
-	if s.cfg.PeerRegion != nil {
-		var err error
-		if who, err = s.cfg.PeerRegion(r); err != nil {
-			return Query{}, identityError(err)
-		}
-	}
-	v := r.URL.Query()
-	q := Query{
-		Reader: api.Region(v.Get("reader")), Node: v.Get("node"), Origin: api.Region(v.Get("region")),
-		Full: v.Get("full") == "true",
-	}
-	if p := v.Get("proto"); p != strconv.Itoa(replica.Proto) {
-		return q, &api.Error{
-			Code: api.CodeUnsupported, Field: "proto", Detail: fmt.Sprintf("version %s of the peer protocol is not spoken here", api.Quote(p)),
-			Remedy: fmt.Sprintf("use version %d; upgrade the older of the two regions", replica.Proto),
-		}
-	}
-	if err := api.CheckRegion(string(q.Reader)); err != nil {
-		return q, err
-	}
-	if q.Node != "" && !api.ValidInstanceID(q.Node) {
-		return q, api.FieldError("node", "node "+api.Quote(q.Node)+" is not a valid name", "use letters, digits, '.', '_', ':' and '-'")
-	}
-	switch {
-	case q.Reader == s.cfg.Region:
-		return q, &api.Error{
-			Code: api.CodeConflict, Field: "reader", Detail: fmt.Sprintf("this is region %s already; two regions must not share a name", s.cfg.Region),
-			Remedy: "give the reader's region another name, or remove this address from its peers",
-		}
-	case q.Origin != "" && q.Origin != s.cfg.Region:
-		return q, &api.Error{
-			Code: api.CodeConflict, Field: "region", Detail: fmt.Sprintf("this is region %s, not %s", s.cfg.Region, api.Quote(string(q.Origin))),
-			Remedy: "correct the address in the reader's peers",
-		}
-	}
-	if s.cfg.PeerRegion != nil && who != q.Reader {
-		return q, &api.Error{
-			Code: api.CodeForbidden, Field: "reader", Detail: fmt.Sprintf("the certificate is of region %s, the request of %s", api.Quote(string(who)), api.Quote(string(q.Reader))),
-			Remedy: "use the certificate of the reader's own region",
-		}
-	}
-	if len(v["have"]) > maxHaves {
-		return q, api.FieldError("have", "too many versions", fmt.Sprintf("send at most %d", maxHaves))
-	}
-	for _, h := range v["have"] {
-		at, err := api.ParseVersion(h)
-		if err != nil {
-			return q, api.FieldError("have", err.Error(), `use "region/generation-nonce/revision"`)
-		}
-		if at.Region == s.cfg.Region {
-			q.Have = at
-		}
-	}
-	if d := v.Get("digest"); d != "" {
-		if err := q.Digest.UnmarshalText([]byte(d)); err != nil {
-			return q, api.FieldError("digest", err.Error(), "use 16 hex digits")
-		}
-	}
-	return q, nil
 }
 
 func identityError(err error) error {
@@ -267,15 +241,24 @@ func (s *Server) enter(st *stream) error {
 	case len(s.readers) >= s.cfg.MaxReaders:
 		return &api.Error{Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("%d readers are connected, no more are served", len(s.readers)), Remedy: "try another node, or later"}
 	}
-	st.book = s.shelf.open(st.query.Reader, time.Now())
-	s.readers[st] = struct{}{}
+	own := 0
+	for _, other := range s.readers {
+		if other.query.Reader == st.query.Reader {
+			own++
+		}
+	}
+	if most := max(s.cfg.MaxReaders/4, 8); own >= most {
+		return &api.Error{Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("%d readers of region %s are connected, no more are served", most, st.query.Reader), Remedy: "try another node, or later"}
+	}
+	st.book = s.shelf.open(st.query.Reader, st.relay, time.Now())
+	s.readers[st.id] = st
 	return nil
 }
 
 func (s *Server) leave(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.readers, st)
+	delete(s.readers, st.id)
 	s.shelf.close(st.book, time.Now())
 }
 
@@ -305,7 +288,7 @@ func writeError(err error, c echo.Context) {
 	h.Set(api.HeaderRequestID, id)
 	h.Set(echo.HeaderContentType, api.ProblemType)
 	if e.Code.Retryable() {
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", strconv.Itoa(1+mrand.IntN(3)))
 	}
 	c.Response().WriteHeader(p.Status)
 	_, _ = c.Response().Write(b) // the reader may be gone

@@ -2,8 +2,12 @@ package peer
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"time"
 
+	"github.com/nearside/nearside/federation/origin"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -13,71 +17,168 @@ const (
 	lagLimit = time.Second
 	// raiseLimit bounds the raising of the epoch; it fits into the reader's AnswerLimit.
 	raiseLimit = 3 * time.Second
-	// maxGenerationJump refuses claims that no sequence of accidents could explain, so that a
-	// broken peer cannot use up the numbers.
-	maxGenerationJump = 1 << 32
+	// A new epoch costs every watcher of the region a reset. So each reader region may make us
+	// begin raiseBurst of them at once, and then one each raiseEvery; losses of data are rarer.
+	raiseBurst = 4
+	raiseEvery = time.Minute
+	// maxRaisers bounds the reader regions of which that is remembered.
+	maxRaisers = 256
 )
+
+// allowance is how often the regions may still make us raise the epoch. A region that is not
+// in it has its full share.
+type allowance struct {
+	mu      sync.Mutex
+	regions map[api.Region]share
+}
+
+type share struct {
+	left int
+	at   time.Time // when left was right
+}
+
+// take takes one from a region's share, and reports whether there was one.
+func (a *allowance) take(region api.Region, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for r, s := range a.regions {
+		if n := int(now.Sub(s.at) / raiseEvery); s.left+n >= raiseBurst {
+			delete(a.regions, r)
+		} else if n > 0 {
+			a.regions[r] = share{s.left + n, s.at.Add(time.Duration(n) * raiseEvery)}
+		}
+	}
+	s, known := a.regions[region]
+	switch {
+	case !known && len(a.regions) >= maxRaisers, known && s.left == 0:
+		return false
+	case !known:
+		s = share{raiseBurst, now}
+	}
+	a.regions[region] = share{s.left - 1, s.at}
+	return true
+}
+
+// refund gives back what was taken in vain.
+func (a *allowance) refund(region api.Region) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s, ok := a.regions[region]; ok {
+		a.regions[region] = share{s.left + 1, s.at}
+	}
+}
 
 // settle makes sure that our version may be shown to a reader that holds held: not older,
 // and not of another history with the same number. If it would be, history was lost here
 // (data wiped or restored), and we are the only ones who can say so: we refute by moving to
 // a higher epoch. Without this the reader would have to refuse us for ever (P4), or go back
 // in time.
-func (s *Server) settle(ctx context.Context, held api.Version) error {
-	at := s.cfg.Source.Image().Version()
+func (s *Server) settle(ctx context.Context, reader api.Region, held api.Version, heldTerm uint64, careful bool) error {
+	own := func() api.Version { return s.cfg.Source.Image().Version() }
+	at := own()
 	if at.IsZero() || at.Epoch.IsZero() {
 		return &api.Error{Code: api.CodeUnavailable, Detail: "the catalogue is not loaded yet", Remedy: "try again in a moment"}
 	}
-	if !refutes(held, at) {
+	verdict := func() origin.Verdict { return origin.Settle(held, heldTerm, own(), s.term()) }
+	if verdict() == origin.Serve {
 		return nil
 	}
-	s.settling.Lock()
-	defer s.settling.Unlock()
-	if s.reaches(ctx, held, lagLimit) {
+	// Another node of this region may only be ahead of us.
+	switch s.serves(ctx, verdict, lagLimit) {
+	case origin.Serve:
 		return nil
-	}
-	at = s.cfg.Source.Image().Version()
-	if held.Epoch.Generation > at.Epoch.Generation+maxGenerationJump {
+	case origin.StandDown:
+		s.log.WarnContext(ctx, "a reader heard of a newer publisher of this region; this node does not publish", "held", held, "term", heldTerm, "own_term", s.term())
 		return &api.Error{
-			Code: api.CodeConflict, Field: "have", Detail: "the reader claims generation " + api.Quote(held.Epoch.String()) + ", far beyond " + at.Epoch.String(),
+			Code: api.CodeUnavailable, Field: "term", Detail: fmt.Sprintf("another node of region %s publishes under a newer term", s.cfg.Region),
+			Remedy: "ask another node of the region",
+		}
+	case origin.Implausible:
+		return &api.Error{
+			Code: api.CodeConflict, Field: "have", Detail: "the reader claims generation " + api.Quote(held.Epoch.String()) + ", far beyond " + own().Epoch.String(),
 			Remedy: "remove the reader's replica of this region",
 		}
 	}
+	if careful {
+		return &api.Error{
+			Code: api.CodeConflict, Field: fieldHistory, Detail: fmt.Sprintf("the reader holds %s of a region %s, which cannot follow from %s here", held, s.cfg.Region, own()),
+			Remedy: "if what it holds is of this region, ask again without refute=no, and the epoch is raised; if not, give one of the two regions another name",
+		}
+	}
+	// One after the other: the first may settle it for all.
+	select {
+	case s.settling <- struct{}{}:
+		defer func() { <-s.settling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if verdict() == origin.Serve {
+		return nil
+	}
+	if !s.raises.take(reader, time.Now()) {
+		return &api.Error{
+			Code: api.CodeUnavailable, Field: "have", Detail: fmt.Sprintf("readers of region %s made this region begin %d epochs within minutes", reader, raiseBurst),
+			Remedy: "find out whether two regions share the name " + string(s.cfg.Region) + ", or this one goes on losing its data",
+		}
+	}
 	s.log.WarnContext(ctx, "a reader holds a newer history of this region than the store does; raising the epoch",
-		"held", held, "own", at)
+		"reader", reader, "held", held, "own", own())
 	raising, cancel := context.WithTimeout(ctx, raiseLimit)
 	defer cancel()
 	err := s.cfg.Source.RaiseEpoch(raising, held.Epoch.Generation)
-	if err == nil && s.reaches(raising, held, raiseLimit) {
+	if err == nil && s.serves(raising, verdict, raiseLimit) == origin.Serve {
 		return nil
 	}
-	s.log.WarnContext(ctx, "the epoch could not be raised", "held", held, "own", s.cfg.Source.Image().Version(), "error", err)
+	if err != nil {
+		s.raises.refund(reader)
+	}
+	s.log.WarnContext(ctx, "the epoch could not be raised", "held", held, "own", own(), "error", err)
 	return &api.Error{
 		Code: api.CodeUnavailable, Detail: "the store holds an older history than the reader and cannot be moved on now",
 		Remedy: "the reader keeps what it has and tries again",
 	}
 }
 
-// refutes reports whether held cannot follow from a region that stands at own.
-func refutes(held, own api.Version) bool {
-	if held.IsZero() {
-		return false
+// term returns the publisher's term, 0 where the region has none.
+func (s *Server) term() uint64 {
+	if s.cfg.Term == nil {
+		return 0
 	}
-	o := held.Compare(own)
-	return o == api.Newer || o == api.Conflict
+	return s.cfg.Term()
 }
 
-// reaches waits until our version may be shown to the holder of held.
-func (s *Server) reaches(ctx context.Context, held api.Version, limit time.Duration) bool {
+// addresses returns where clients find this region.
+func (s *Server) addresses() []string {
+	if s.cfg.AddressesNow == nil {
+		return s.cfg.Addresses
+	}
+	return s.cfg.AddressesNow()
+}
+
+// serves waits until our version may be shown, and returns the last verdict.
+func (s *Server) serves(ctx context.Context, verdict func() origin.Verdict, limit time.Duration) origin.Verdict {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		at := s.cfg.Source.Image().Version()
-		if !refutes(held, at) {
-			return true
+		if v := verdict(); v == origin.Serve {
+			return v
 		}
-		if s.cfg.Source.Wait(ctx, at) != nil {
-			return !refutes(held, s.cfg.Source.Image().Version())
+		// Wait sleeps through revisions without changes, and the reader may hold one of those.
+		look, done := context.WithTimeout(ctx, 50*time.Millisecond)
+		err := s.cfg.Source.Wait(look, at)
+		done()
+		if err != nil && (ctx.Err() != nil || look.Err() == nil) {
+			return verdict()
 		}
 	}
+}
+
+const fieldHistory = "history"
+
+// HistoryDiffers reports whether err is the answer to a careful query that the origin's history
+// would have to be raised above what the reader holds.
+func HistoryDiffers(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code == api.CodeConflict && e.Field == fieldHistory
 }

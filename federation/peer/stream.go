@@ -1,35 +1,48 @@
 package peer
 
 import (
-	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
+	mrand "math/rand/v2"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/nearside/nearside/federation/origin"
 	"github.com/nearside/nearside/federation/replica"
 	"github.com/nearside/nearside/sdk/api"
 )
 
 // stream serves one reader. Everything but the atomics belongs to the handler's goroutine.
 type stream struct {
-	server *Server
-	query  Query
-	book   *book
-	out    http.ResponseWriter
-	ctl    *http.ResponseController
-	began  time.Time
+	server  *Server
+	query   Query
+	proto   int
+	id      string
+	book    *book
+	relay   Relay // nil: the stream tells of our own region
+	session *origin.Session
+	out     http.ResponseWriter
+	wire    *counting // to out
+	zip     *squeezer // to wire; nil when the reader takes plain frames only
+	ctl     *http.ResponseController
+	began   time.Time
 
-	told  api.Epoch // of the last hello
-	sent  api.Version
-	pages page      // at sent
-	beat  time.Time // when the next heartbeat is due
-	pace  pace
+	taken   time.Time     // no later than the picture that is being told
+	age     time.Duration // that it had by then
+	beat    time.Time     // when the next heartbeat is due
+	due     time.Time     // since when one is due that could not be sent yet; zero = none
+	pace    pace
+	sending bool        // holds one of the places for many rows
+	wished  float64     // last told of what this region wishes about itself
+	slow    time.Time   // when a frame last took long to be taken
+	again   atomic.Bool // the reader asks for all loads again
 
 	state atomic.Pointer[streamState]
+	acked atomic.Pointer[acked]
 }
 
 // streamState is what others may see of a stream.
@@ -38,18 +51,58 @@ type streamState struct {
 	digest                     string
 }
 
-func newStream(s *Server, w http.ResponseWriter, q Query) *stream {
-	st := &stream{server: s, query: q, out: w, ctl: http.NewResponseController(w), began: time.Now()}
+// acked is the reader's last word.
+type acked struct {
+	replica.Ack
+	at     time.Time
+	canary time.Duration // of the last ack that had one
+}
+
+// heard takes the reader's word.
+func (st *stream) heard(a replica.Ack, now time.Time) {
+	next := &acked{Ack: a, at: now}
+	if before := st.acked.Load(); before != nil {
+		next.canary = before.canary
+	}
+	if a.DueMS > 0 && a.HeldMS >= 0 {
+		round := now.Sub(st.began) - time.Duration(a.DueMS)*time.Millisecond - time.Duration(a.HeldMS)*time.Millisecond
+		if round >= 0 { // a reader may say anything
+			next.canary = max(round, 1)
+		}
+	}
+	st.acked.Store(next)
+}
+
+func newStream(s *Server, w http.ResponseWriter, q Query, proto int) *stream {
+	st := &stream{
+		server: s, query: q, proto: proto, id: rand.Text(), out: w, ctl: http.NewResponseController(w), began: time.Now(),
+	}
+	st.wire = &counting{out: w}
 	st.state.Store(&streamState{})
 	return st
 }
 
 func (st *stream) info() api.ReaderInfo {
 	x := st.state.Load()
-	return api.ReaderInfo{
+	i := api.ReaderInfo{
 		Region: st.query.Reader, Since: st.began, Revision: x.revision, BytesOut: x.bytes,
-		Digest: x.digest, Snapshots: x.snapshots,
+		Digest: x.digest, Snapshots: x.snapshots, Node: st.query.Node, Proto: st.proto,
+		WordAgeMS: time.Since(st.began).Milliseconds(),
 	}
+	if st.relay != nil {
+		i.Origin = st.query.Origin
+	}
+	if a := st.acked.Load(); a != nil {
+		i.WordAgeMS = time.Since(a.at).Milliseconds()
+		i.Applied, i.AgeMS, i.State = a.Revision, a.AgeMS, a.State
+		i.CanaryMS = int64((a.canary + time.Millisecond - 1) / time.Millisecond)
+	}
+	nacks := st.book.Quarantined()
+	i.Quarantined = len(nacks)
+	for _, n := range nacks[:min(len(nacks), api.MaxQuarantinedShown)] {
+		i.QuarantinedRows = append(i.QuarantinedRows, api.QuarantinedRow{Row: n.Key, Reason: n.Reason})
+	}
+	return i
 }
 
 // run sends until the reader goes, the server stops, or the source fails. It returns why.
@@ -58,31 +111,61 @@ func (st *stream) run(ctx context.Context) error {
 	_ = st.ctl.SetReadDeadline(time.Time{})
 	st.out.Header().Set("Content-Type", StreamType)
 	st.out.Header().Set("Cache-Control", "no-store")
+	if st.query.Zstd {
+		st.out.Header().Set("Content-Encoding", encoding)
+		st.zip = newSqueezer(st.wire)
+		defer st.zip.free()
+	}
 	st.out.WriteHeader(http.StatusOK)
 	if err := st.ctl.Flush(); err != nil {
 		return err
 	}
-	src := st.server.cfg.Source
-	if v := src.Image().Version(); !st.query.Full && st.query.Have.Epoch == v.Epoch {
-		st.sent = st.query.Have
+	if st.relay != nil {
+		over, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		ctx = over
+		go func() {
+			select {
+			case <-st.relay.Done():
+				cancel(errMoved)
+			case <-over.Done():
+			}
+		}()
 	}
+	st.session = st.book.Open(st.door(), st.query.ask(), st.proto, st.server.term())
+	defer st.yield()
 	for {
-		if err := st.advance(ctx); err != nil {
+		told, err := st.advance(ctx)
+		if err != nil {
 			return st.bye(ctx, err)
 		}
-		if !time.Now().Before(st.beat) {
+		if err := st.loads(); err != nil {
+			return err
+		}
+		switch due := !time.Now().Before(st.beat); {
+		case due && told && st.proto < 2 && st.wish() == st.wished:
+			// A region of several nodes has a revision a second in which nothing changed. To a
+			// reader of the first version a delta says so, and is the sign of life too. A later
+			// one is told more by a heartbeat than where we stand.
+			st.beat = time.Now().Add(HeartbeatInterval)
+		case due:
 			if err := st.heartbeat(); err != nil {
 				return err
 			}
 		}
-		before := st.sent
+		before, _ := st.session.Led()
 		wait, cancel := context.WithDeadline(ctx, st.beat)
-		err := src.Wait(wait, st.sent)
+		// It sleeps through revisions without changes; the next heartbeat tells of those.
+		err = st.source().Wait(wait, before)
 		due := wait.Err() != nil
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return st.bye(ctx, ctx.Err())
+		case err == nil && before.IsZero(): // the reader is to come back; there is nothing to wait for
+			if err := st.idle(ctx); err != nil {
+				return st.bye(ctx, err)
+			}
 		case err == nil:
 			if err := st.pace.wait(ctx); err != nil {
 				return st.bye(ctx, err)
@@ -90,153 +173,210 @@ func (st *stream) run(ctx context.Context) error {
 		case !due:
 			return st.bye(ctx, err)
 		}
-		if src.Image().Version() == before && err == nil {
+		if st.source().Image().Version() == before && err == nil {
 			// A source whose Wait runs ahead of its Image must not make us spin.
 			st.pace.sent()
 		}
 	}
 }
 
-// advance brings the reader to the newest version.
-func (st *stream) advance(ctx context.Context) error {
-	if !st.sent.IsZero() {
-		var frames []replica.Frame
-		var p page
-		var ok bool
-		st.busy(func() { frames, p, ok = st.book.delta(st.server.cfg.Source, st.sent) })
-		if !ok && st.sameRows(p) {
-			frames, ok = []replica.Frame{{
-				Kind: replica.Delta, Epoch: p.version.Epoch, From: st.sent.Revision, To: p.version.Revision, Digest: p.digest,
-			}}, true
-		}
-		if ok {
-			if err := st.greet(p); err != nil {
-				return err
-			}
-			for _, f := range frames {
-				if err := st.write(f); err != nil {
-					return err
-				}
-			}
-			if len(frames) > 0 {
-				st.pace.sent()
-			}
-			st.at(p)
-			return nil
-		}
-	}
-	return st.snapshot(ctx)
-}
-
-// sameRows reports whether the reader, which has had nothing from this stream yet, holds
-// exactly our rows at an older revision: after our restart the history is gone, but in a
-// quiet region nothing has changed.
-func (st *stream) sameRows(p page) bool {
-	return st.sent == st.query.Have && st.query.Digest == p.digest &&
-		st.sent.Epoch == p.version.Epoch && st.sent.Revision < p.version.Revision
-}
-
-// greet says hello at the beginning and after a change of epoch.
-func (st *stream) greet(p page) error {
-	if st.told == p.version.Epoch {
+// idle waits until the next heartbeat is due.
+func (st *stream) idle(ctx context.Context) error {
+	select {
+	case <-time.After(time.Until(st.beat)):
 		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	st.told = p.version.Epoch
-	return st.hello(p)
 }
 
-func (st *stream) hello(p page) error {
-	cfg := &st.server.cfg
-	return st.write(replica.Frame{
-		Kind: replica.Hello, Proto: replica.Proto, Region: cfg.Region, Node: cfg.Node, Complete: true,
-		Epoch: p.version.Epoch, Head: p.version.Revision, Digest: p.digest, Addresses: cfg.Addresses,
-	})
-}
-
-func (st *stream) snapshot(ctx context.Context) error {
-	if err := st.turn(ctx); err != nil {
-		return err
-	}
-	defer func() { <-st.server.snapshots }()
-	var p page
-	st.busy(func() { p = st.book.page(st.server.cfg.Source) })
-	if err := st.greet(p); err != nil {
-		return err
-	}
-	if err := st.write(replica.Frame{Kind: replica.SnapshotBegin, Epoch: p.version.Epoch, To: p.version.Revision}); err != nil {
-		return err
-	}
-	keys := p.image.Services()
-	if !slices.IsSortedFunc(keys, compareKeys) {
-		keys = slices.SortedFunc(slices.Values(keys), compareKeys)
-	}
-	chunks := chunker{book: st.book, image: p.image, keys: keys, epoch: p.version.Epoch}
+// advance brings the reader to the newest version. told: a delta ended with that version, so
+// that a heartbeat would say nothing new.
+func (st *stream) advance(ctx context.Context) (told bool, err error) {
+	st.take()
 	for {
-		var f replica.Frame
-		var ok bool
-		st.busy(func() { f, ok = chunks.next() })
-		if !ok {
-			break
-		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return false, err
+		}
+		var f replica.Frame
+		var state origin.State
+		st.session.SetWish(st.wish())
+		if st.relay == nil {
+			st.session.SetTerm(st.server.term())
+			st.session.SetAddresses(st.server.addresses())
+		}
+		st.busy(func() { f, state = st.session.Next(st.source()) })
+		if !st.session.Bulk() && state != origin.Turn {
+			st.yield()
+		}
+		switch state {
+		case origin.Idle, origin.Wait:
+			st.note()
+			return told && state == origin.Idle, nil
+		case origin.Turn:
+			if err := st.turn(ctx); err != nil {
+				return false, err
+			}
+			st.take()
+			continue
 		}
 		if err := st.write(f); err != nil {
-			return err
+			return false, err
 		}
+		told = f.Kind == replica.Delta && !f.More
+		switch {
+		case f.Kind == replica.SnapshotEnd:
+			x := *st.state.Load()
+			x.snapshots++
+			st.state.Store(&x)
+			st.beat = time.Time{} // confirm at once what was just sent
+		case f.Kind != replica.Delta || f.More:
+			continue
+		}
+		st.pace.sent()
+		st.note()
+		st.take()
 	}
-	x := *st.state.Load()
-	x.snapshots++
-	st.state.Store(&x)
-	err := st.write(replica.Frame{Kind: replica.SnapshotEnd, Epoch: p.version.Epoch, To: p.version.Revision, Count: p.rows, Digest: p.digest})
-	st.pace.sent()
-	st.at(p)
-	st.beat = time.Time{} // confirm at once what was just sent
-	return err
 }
 
-// turn waits for a place among those who send a snapshot. Meanwhile a hello shows the
-// reader that we live; a heartbeat would make it compare digests that it cannot match yet.
+// take notes the moment at which the picture is taken that is told next, and how old it is.
+func (st *stream) take() {
+	st.taken, st.age = time.Now(), 0
+	if st.relay != nil {
+		st.age = st.relay.Age(st.taken)
+	} else if heard := st.server.cfg.Heard; heard != nil {
+		st.age = max(st.taken.Sub(heard()), 0)
+	}
+}
+
+// waiter is a source as streams need it.
+type waiter interface {
+	origin.Source
+	Wait(ctx context.Context, after api.Version) error
+}
+
+// source is whom the stream tells of.
+func (st *stream) source() waiter {
+	if st.relay != nil {
+		return st.relay
+	}
+	return st.server.cfg.Source
+}
+
+var errMoved = errors.New("what is passed on comes from somewhere else now")
+
+// turn waits for a place among those who send many rows, unless too many wait already: then
+// the reader is to come back. Meanwhile a hello shows it that we live; a heartbeat would make
+// it compare digests that it cannot match yet.
 func (st *stream) turn(ctx context.Context) error {
+	s := st.server
+	leave := func() { s.waiting.Add(-1); st.book.queued.Add(-1) }
+	line := int64(waitersPerPlace * cap(s.snapshots))
+	if all, own := s.waiting.Add(1), st.book.queued.Add(1); all > line || own > max(line/2, waitersPerPlace) {
+		leave()
+		// Spread, so that they do not come back together.
+		_ = st.write(replica.Frame{Kind: replica.Goodbye, Reason: replica.ReasonBusy, RetryMS: int64(1000 + mrand.IntN(4000))})
+		return errBusy
+	}
+	defer leave()
+	if err := st.wait(ctx, st.book.places); err != nil {
+		return err
+	}
+	if err := st.wait(ctx, s.snapshots); err != nil {
+		<-st.book.places
+		return err
+	}
+	st.sending = true
+	st.session.Admit()
+	return nil
+}
+
+// wait takes a place out of some.
+func (st *stream) wait(ctx context.Context, places chan struct{}) error {
 	for {
 		select {
-		case st.server.snapshots <- struct{}{}:
+		case places <- struct{}{}:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(HeartbeatInterval):
-			var p page
-			st.busy(func() { p = st.book.page(st.server.cfg.Source) })
-			st.told = p.version.Epoch
-			if err := st.hello(p); err != nil {
+			var p origin.Page
+			st.busy(func() { p = st.book.Page(st.source()) })
+			if err := st.write(st.session.Hello(p)); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (st *stream) at(p page) {
-	st.sent, st.pages = p.version, p
-	st.pages.image = nil // let an old catalogue go
+// waitersPerPlace is how many readers wait in line for each place.
+const waitersPerPlace = 4
+
+var errBusy = errors.New("too many readers want many rows")
+
+// yield gives the place back.
+func (st *stream) yield() {
+	if st.sending {
+		st.sending = false
+		st.session.Dismiss()
+		<-st.server.snapshots
+		<-st.book.places
+	}
+}
+
+// note shows others where the stream stands.
+func (st *stream) note() {
+	led, digest := st.session.Led()
 	x := *st.state.Load()
-	x.revision, x.digest = p.version.Revision, p.digest.String()
+	x.revision, x.digest = led.Revision, digest.String()
 	st.state.Store(&x)
 }
 
-// heartbeat says where we stand. It has the same size in good times and bad.
+// heartbeat says where we stand, if the reader can use it.
 func (st *stream) heartbeat() error {
-	st.beat = time.Now().Add(HeartbeatInterval)
-	head := st.server.cfg.Source.Image().Version()
-	if head.Epoch != st.sent.Epoch {
-		return nil // advance will say it with a hello
+	now := time.Now()
+	if st.due.IsZero() {
+		if st.due = st.beat; st.due.IsZero() { // wanted at once
+			st.due = now
+		}
 	}
-	return st.write(replica.Frame{Kind: replica.Heartbeat, Epoch: head.Epoch, Head: head.Revision, Digest: st.pages.digest})
+	st.beat = now.Add(HeartbeatInterval)
+	f, ok := st.session.Heartbeat()
+	if !ok || !st.query.Can.Has(replica.CanAges) && st.age > ageless {
+		return st.send([]byte{'\n'}) // it stays due, and tells so when it comes
+	}
+	if st.proto >= 2 {
+		// Changes after the picture was taken have not been sent.
+		due := st.due
+		if st.taken.Before(due) {
+			due = st.taken
+		}
+		f.DueMS = max(due.Sub(st.began).Milliseconds(), 1)
+		f.WireMS = max(now.Sub(st.began).Milliseconds(), f.DueMS)
+		switch standings := st.server.cfg.Standings; {
+		case st.relay != nil && st.query.Reader == st.server.cfg.Region:
+			f.Standings = st.relay.Standings()
+			f.RTTMS = int64((st.relay.RTT() + time.Millisecond - 1) / time.Millisecond)
+		case standings != nil && st.relay == nil:
+			f.Standings = standings()
+		}
+	}
+	st.due = time.Time{}
+	return st.write(f)
 }
+
+// ageless is how old a picture may be that is told as new to a reader that knows no ages.
+const ageless = 2 * time.Second
 
 // bye tells the reader that we stop on purpose, and returns cause.
 func (st *stream) bye(ctx context.Context, cause error) error {
-	if st.server.ended.Err() != nil && ctx.Err() != nil {
-		_ = st.write(replica.Frame{Kind: replica.Goodbye, Reason: replica.ReasonRestart}) // best effort
+	moved := errors.Is(context.Cause(ctx), errMoved)
+	if (st.server.ended.Err() != nil || moved) && ctx.Err() != nil {
+		reason := replica.ReasonRestart
+		if st.server.leaving.Load() && st.relay == nil {
+			reason = replica.ReasonForget
+		}
+		_ = st.write(replica.Frame{Kind: replica.Goodbye, Reason: reason}) // best effort
 	}
 	return cause
 }
@@ -264,10 +404,30 @@ func (st *stream) busy(work func()) {
 	wg.Wait()
 }
 
+// wish is what the region that is told of wishes about itself.
+func (st *stream) wish() float64 {
+	if st.relay != nil {
+		return st.relay.Drained()
+	}
+	if st.server.cfg.Drained == nil {
+		return 0
+	}
+	return st.server.cfg.Drained()
+}
+
 func (st *stream) write(f replica.Frame) error {
 	switch f.Kind {
+	case replica.Hello, replica.Heartbeat:
+		st.wished = f.Drained
+	}
+	if f.Kind == replica.Hello {
+		f.Echo = st.query.echo
+	}
+	switch f.Kind {
 	case replica.Heartbeat, replica.Delta:
-		f.SentMS = time.Since(st.began).Milliseconds()
+		// The moment that it is true of, not that of its sending: rows may take long to make.
+		f.SentMS = max(st.taken.Sub(st.began).Milliseconds(), 0)
+		f.AgeMS = (st.age + time.Millisecond - 1).Milliseconds()
 	}
 	line, err := json.Marshal(f)
 	if err != nil {
@@ -279,21 +439,26 @@ func (st *stream) write(f replica.Frame) error {
 func (st *stream) send(line []byte) error {
 	// A reader that does not take a frame in time loses its stream, and resumes by version.
 	_ = st.ctl.SetWriteDeadline(time.Now().Add(WriteLimit))
-	if _, err := st.out.Write(line); err != nil {
+	before, began := st.wire.n, time.Now()
+	if st.zip != nil {
+		if err := st.zip.write(line); err != nil {
+			return err
+		}
+	} else if _, err := st.wire.Write(line); err != nil {
 		return err
 	}
 	if err := st.ctl.Flush(); err != nil {
 		return err
 	}
-	st.book.bytes.Add(uint64(len(line)))
+	if now := time.Now(); now.Sub(began) > slowWrite {
+		st.slow = now
+	}
+	n := uint64(st.wire.n - before) // what went over the wire
+	st.book.bytes.Add(n)
 	x := *st.state.Load()
-	x.bytes += uint64(len(line))
+	x.bytes += n
 	st.state.Store(&x)
 	return nil
-}
-
-func compareKeys(a, b api.ServiceKey) int {
-	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service))
 }
 
 // pace spreads deltas under churn: the first change goes at once, and while changes go on

@@ -8,8 +8,8 @@ import (
 
 // The guard against mass removal (I7). A registry that lost its data is empty for a moment
 // while its instances are alive; so is one that was restored, or damaged by a mistake. When
-// one step takes away more than a share of what an origin has, the old rows are kept for a
-// while beside the new truth and the origin counts as suspect.
+// more than a share of what an origin has goes within a window of time, the old rows are kept
+// for a while beside the new truth and the origin counts as suspect.
 const (
 	// HoldFor is how long removed rows are kept: instances of a registry that lost its data
 	// register again well within it.
@@ -50,51 +50,110 @@ func lost(old, next *Entry) (instances int, service bool) {
 	return max(n, 0), false
 }
 
+// loss is a removal of the last HoldFor: the row as it was, and what it had more than now.
+type loss struct {
+	entry     *Entry
+	at        time.Time
+	instances int
+	service   bool
+}
+
 // hold compares the truth with what is about to replace it, and keeps what was removed when
-// it is too much. It returns how many services it began to hold.
-func (r *Replica) hold(next *Table, touched []api.ServiceKey, newHistory bool, now time.Time) int {
-	var instances, services int
-	var keys []api.ServiceKey
-	look := func(k api.ServiceKey, old *Entry) {
-		n, gone := lost(old, next.Get(k))
-		if n > 0 {
-			instances += n
-			keys = append(keys, k)
+// it is too much, together with what was removed shortly before: a registry that loses its
+// instances one after the other is as empty in the end. It returns how many services it
+// began to hold. What the origin planned, an operator's wish, is let go.
+func (r *Replica) hold(p *pending, next *Table, newHistory bool, now time.Time) int {
+	touched := p.touched
+	if r.off.Guard {
+		return 0
+	}
+	for k, l := range r.recent {
+		if now.Sub(l.at) >= HoldFor {
+			delete(r.recent, k)
 		}
-		if gone {
-			services++
+	}
+	// What there was: now, and what went earlier in the window.
+	usable, passing := r.truth.usable, r.truth.passing
+	for k := range p.planned {
+		// What is meant to go is no loss, and not part of what there was either.
+		instances, service := lost(r.truth.Get(k), next.Get(k))
+		passing -= instances
+		if service {
+			usable--
+		}
+		delete(r.held, k)
+		delete(r.recent, k)
+	}
+	for _, l := range r.recent {
+		passing += l.instances
+		if l.service {
+			usable++
+		}
+	}
+	look := func(k api.ServiceKey, old *Entry) {
+		if _, meant := p.planned[k]; meant {
+			return
+		}
+		l, earlier := r.recent[k]
+		if !earlier {
+			l = loss{entry: old, at: now}
+		}
+		if l.instances, l.service = lost(l.entry, next.Get(k)); l.instances > 0 {
+			r.recent[k] = l
+		} else if earlier {
+			delete(r.recent, k)
 		}
 	}
 	if touched == nil {
 		for k, e := range r.truth.All {
-			look(k, e)
+			if next.Get(k) != e {
+				look(k, e)
+			}
+		}
+		for k := range r.recent {
+			if r.truth.Get(k) == nil {
+				look(k, nil)
+			}
 		}
 	} else {
-		seen := make(map[api.ServiceKey]struct{}, len(touched))
 		for _, k := range touched {
-			if _, dup := seen[k]; !dup {
-				seen[k] = struct{}{}
-				look(k, r.truth.Get(k))
-			}
+			look(k, r.truth.Get(k))
+		}
+	}
+	var instances, services int
+	for _, l := range r.recent {
+		instances += l.instances
+		if l.service {
+			services++
 		}
 	}
 	needServices, needPassing := minHoldServices, minHoldPassing
 	if newHistory {
 		needServices, needPassing = 1, 1
 	}
-	mass := services >= needServices && services*100 > r.truth.usable*HoldServices ||
-		instances >= needPassing && instances*100 > r.truth.passing*HoldPassing
+	mass := services >= needServices && services*100 > usable*HoldServices ||
+		instances >= needPassing && instances*100 > passing*HoldPassing
 	if !mass {
 		return 0
 	}
 	began := 0
-	for _, k := range keys {
+	for k, l := range r.recent {
 		if _, already := r.held[k]; !already {
-			r.held[k] = heldRow{entry: r.truth.Get(k), until: now.Add(HoldFor)}
+			r.held[k] = heldRow{entry: l.entry, until: now.Add(HoldFor)}
 			began++
 		}
 	}
 	return began
+}
+
+// heldUntil returns when the last held row is let go; zero when none is held.
+func (r *Replica) heldUntil() (last time.Time) {
+	for _, h := range r.held {
+		if h.until.After(last) {
+			last = h.until
+		}
+	}
+	return last
 }
 
 // release drops held rows whose time is over, or whose service is back with at least half
@@ -117,9 +176,11 @@ func (r *Replica) release(now time.Time) bool {
 // merge returns the truth with the held rows in it.
 func (r *Replica) merge() *Table {
 	e := newEdit(r.truth)
+	e.t.seal = nil // nobody signs what is shown beside the truth
 	for k, h := range r.held {
-		if truth := r.truth.Get(k); h.shown == nil || h.truth != truth {
+		if truth := r.truth.Get(k); h.shown == nil || h.truth != truth || h.shown.Summary.Load != r.loads.rows[k] {
 			h.shown, h.truth = r.merged(h.entry, truth), truth
+			h.shown.Summary.Load = r.loads.rows[k]
 			r.held[k] = h
 		}
 		e.put(k, h.shown)

@@ -11,7 +11,8 @@ import (
 )
 
 // origin is a model of a region that publishes: its rows, its version, and the history from
-// which deltas are made. It makes the same frames as the server of package peer.
+// which deltas are made. It makes the frames of version 1 of the protocol; package origin, whose
+// tests and simulation drive this package too, makes those of the newest.
 type origin struct {
 	region   api.Region
 	epoch    api.Epoch
@@ -89,7 +90,7 @@ func (o *origin) row(k api.ServiceKey) Row {
 }
 
 func (o *origin) hello() Frame {
-	return Frame{Kind: Hello, Proto: Proto, Region: o.region, Node: "n1", Epoch: o.epoch, Head: o.revision, Complete: true, Addresses: []string{"http://10.0.0.1:7400"}}
+	return Frame{Kind: Hello, Proto: MinProto, Region: o.region, Node: "n1", Epoch: o.epoch, Head: o.revision, Complete: true, Addresses: []string{"http://10.0.0.1:7400"}}
 }
 
 func (o *origin) heartbeat() Frame {
@@ -99,7 +100,7 @@ func (o *origin) heartbeat() Frame {
 
 func (o *origin) snapshot() []Frame {
 	out := []Frame{{Kind: SnapshotBegin, Epoch: o.epoch, To: o.revision}}
-	keys := slices.SortedFunc(maps.Keys(o.rows), compareKeys)
+	keys := slices.SortedFunc(maps.Keys(o.rows), CompareKeys)
 	for part := range slices.Chunk(keys, 3) {
 		f := Frame{Kind: SnapshotChunk, Epoch: o.epoch}
 		for _, k := range part {
@@ -112,7 +113,7 @@ func (o *origin) snapshot() []Frame {
 
 func (o *origin) delta(from uint64) Frame {
 	f := Frame{Kind: Delta, Epoch: o.epoch, From: from, To: o.revision, Digest: o.digest(), SentMS: o.sent}
-	for _, k := range slices.SortedFunc(maps.Keys(o.changed), compareKeys) {
+	for _, k := range slices.SortedFunc(maps.Keys(o.changed), CompareKeys) {
 		switch {
 		case o.changed[k] <= from:
 		case o.rows[k] != nil:

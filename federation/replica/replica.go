@@ -1,12 +1,13 @@
 package replica
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
+	"github.com/nearside/nearside/federation/internal/rules"
 	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -26,11 +27,22 @@ const (
 	RefusedMalformed Refusal = "malformed" // (link) a row without a readable key
 	RefusedRow       Refusal = "row"       // one row, quarantined; the rest was applied
 	RefusedUnknown   Refusal = "unknown"   // a kind of a newer version, ignored
+	RefusedTerm      Refusal = "term"      // (link) a publisher that another one of its region has replaced
+	RefusedDepth     Refusal = "depth"     // (link) more than MaxDepth relays in between
+	RefusedSignature Refusal = "signature" // (link) rows of a relay that their origin did not sign so
 )
 
 // ErrRefused is wrapped by the Err of every refusal that ends a link, except those that a
 // snapshot cures (see Effects.Resync).
 var ErrRefused = errors.New("refused")
+
+// ErrResync is wrapped by the Err of every effect with Resync: connect again, at once.
+var ErrResync = errors.New("asking for rows")
+
+var (
+	errSums   = fmt.Errorf("%w: the origin's history does not reach back to what we hold", ErrResync)
+	errHashes = fmt.Errorf("%w: the origin wants to know which rows of some buckets we have", ErrResync)
+)
 
 // Effects tell the owner of the link what a step did and what to do now.
 type Effects struct {
@@ -38,7 +50,8 @@ type Effects struct {
 	Refused Refusal
 	// Err, when not nil, says why the stream must be dropped. The rows stay.
 	Err error
-	// Resync asks for a whole snapshot at the next connection: what we hold does not add up.
+	// Resync asks for rows at the next connection, see Ask: what we hold does not add up, or
+	// the origin can not tell what changed since.
 	Resync bool
 	// Changed: visible rows, the epoch or the addresses changed.
 	Changed bool
@@ -50,8 +63,16 @@ type Effects struct {
 	Confirmed bool
 	// Held is how many services this step began to hold back (I7).
 	Held int
-	// Goodbye: the origin ends the stream and will be back.
-	Goodbye bool
+	// Quarantined are rows of this frame whose newest form is not used, at most MaxNacks of them.
+	Quarantined []Nack
+	// Canary is how long ago the heartbeat was due when this step showed all that is older: an
+	// upper bound, once the round trip is known; 0 = the frame had none.
+	Canary time.Duration
+	// Goodbye: the origin ends the stream and will be back, not before RetryAfter.
+	Goodbye    bool
+	RetryAfter time.Duration
+	// Leaving: the origin ends for good; its rows go after ForgetGrace. Gone: they went.
+	Leaving, Gone bool
 }
 
 // Replica is the state machine of one origin. Not safe for concurrent use: it belongs to
@@ -65,38 +86,77 @@ type Replica struct {
 	truth     *Table
 	complete  bool
 	addresses []string
+	drained   float64 // what the origin last wished about itself
 
 	// visible is truth, with the rows that are held back merged in (I7).
 	visible *Table
 	held    map[api.ServiceKey]heldRow
+	recent  map[api.ServiceKey]loss // removals of the last HoldFor, held back or not
+
+	// term is that of the publisher whose word version is, within version's epoch.
+	term uint64
+	// leaves is when the rows of an origin that ends for good are removed, and gone that they
+	// were. version stays: should the origin come back, it is still not to go backwards.
+	leaves time.Time
+	gone   bool
 
 	// The stream's state; reset by Connect.
 	greeted   bool
-	stream    api.Epoch // of the last hello
-	head      uint64    // newest revision that the stream told of
-	completes bool      // what the last hello said
+	stream    api.Epoch  // of the last hello
+	head      uint64     // newest revision that the stream told of
+	completes bool       // what the last hello said
+	leads     uint64     // term of the last hello
+	proto     int        // of the last hello
+	via       api.Region // who is asked for the rows; "" = the origin itself
+	depth     int        // of the last hello
+	proves    bool       // what a relay tells is held to the seal that was signed
+	says      Statement  // of the last hello: what all that is signed in the stream says of the origin
+	can       Features   // of the last hello
 	snapshot  *pending
 	delta     *pending
 	delay     delay
+	path      delay // as delay, of canaries
+
+	// want is what the next stream is to begin with. staged is what came of a snapshot that
+	// was cut off, on top of what was there; told is the table whose digests the stream was
+	// opened with, nil when without.
+	want         want
+	staged, told *Table
+	asked        asked
+	loads        loads
+	nacks        []Nack
 
 	// confirmed is when the origin last said that version is its newest, and slack how much
 	// older that word may have been by then. Zero until then; since and age then tell.
 	confirmed time.Time
 	slack     time.Duration
+	carried   time.Duration // age that the last word had at its sender already
 	rtt       time.Duration
-	whole     bool          // a snapshot is wanted, whatever the version says
+	distance  time.Duration // see SetDistance
+	hop       time.Duration // the round trip to the relay in use
+	relayed   bool          // confirmed is the word of a relay
+	statement *Statement    // the origin's word for version; nil = it was not signed
+	due       int64         // the newest canary that was not acknowledged, on the origin's clock; 0 = none
+	dueAt     time.Time     // when it was shown here
 	since     time.Time     // when this replica was made or loaded
 	age       time.Duration // at since; from a wall clock, for display only
 	refused   map[Refusal]uint64
+	off       rules.Off
 }
 
 // pending is a snapshot or a delta of several frames on its way in.
 type pending struct {
 	edit     *edit
 	from, to uint64
+	set      *summary.BucketSet // of a snapshot: the buckets that its rows are in; nil = all
+	answer   bool               // it answers digests that we told
 	bytes    int
+	rows     int
 	last     api.ServiceKey // newest key of a snapshot; keys ascend
-	touched  []api.ServiceKey
+	// touched lists the keys that may differ; nil = all.
+	touched []api.ServiceKey
+	patch   bool
+	planned map[api.ServiceKey]struct{}
 }
 
 // New returns an empty replica of origin, as a node of region self keeps it.
@@ -104,35 +164,51 @@ func New(self, origin api.Region, now time.Time) *Replica {
 	empty := &Table{}
 	return &Replica{
 		self: self, origin: origin, truth: empty, visible: empty, since: now,
-		held: make(map[api.ServiceKey]heldRow), refused: make(map[Refusal]uint64),
+		held: make(map[api.ServiceKey]heldRow), recent: make(map[api.ServiceKey]loss), refused: make(map[Refusal]uint64),
 	}
 }
 
-// Have returns the version to tell the origin when connecting; zero when nothing is held.
-func (r *Replica) Have() api.Version { return r.version }
-
-// WantsSnapshot reports whether the next stream should begin with a whole snapshot although
-// a version is held: something did not add up, or was written down by a version of this
-// program that understood less.
-func (r *Replica) WantsSnapshot() bool { return r.whole }
-
-// SetRTT tells the measured round trip to the origin; it is part of the age.
-func (r *Replica) SetRTT(d time.Duration) { r.rtt = d }
-
-// Connect begins a new stream at now. What was on its way in the old one is forgotten;
-// what was applied stays (I6).
-func (r *Replica) Connect(now time.Time) {
-	r.greeted, r.stream, r.head, r.completes = false, api.Epoch{}, 0, false
-	r.snapshot, r.delta = nil, nil
-	r.delay = delay{began: now}
+// Prove holds what relays tell to the seal that the origin signed from now on; whoever steps the replica
+// has verified the signature. Call it before the Ask of a stream of a relay.
+func (r *Replica) Prove() {
+	r.proves = true
+	r.truth = r.truth.sealed()
+	if r.staged != nil {
+		r.staged = r.staged.sealed()
+	}
 }
+
+// forged reports whether rows that a relay told are not those that the origin signed. The digest
+// alone would not do: rows can be made up for any.
+func (r *Replica) forged(f Frame, rows *Table) bool {
+	return r.proves && r.hearsay() && !f.Signed.Fits(rows)
+}
+
+// strange reports whether rows that the origin itself told are not those of its seal though they fit its
+// digest: some were made up to fit it before anything was proved here. Comparing digests can not find
+// them, so all rows are to be asked for.
+func (r *Replica) strange(f Frame, rows *Table) bool {
+	return r.via == "" && rows.seal != nil && f.Signed != nil && len(f.Signed.Seal) > 0 && !f.Signed.Fits(rows)
+}
+
+// hearsay reports whether the stream is that of another region, which passes rows on.
+func (r *Replica) hearsay() bool { return r.via != "" && r.via != r.self }
+
+// renew drops the stream in order to ask for all rows.
+func (r *Replica) renew(f Frame) Effects {
+	r.want, r.staged, r.told = wantEverything, nil, nil
+	return r.resync(RefusedDigest, "the rows fit the digest of the origin at %s, but not its seal", f.Epoch)
+}
+
+// Without switches rules off, for the simulation.
+func (r *Replica) Without(off rules.Off) { r.off = off }
 
 // Step takes the next frame of the stream, received at now.
 func (r *Replica) Step(f Frame, now time.Time) Effects {
 	switch f.Kind {
 	case Hello:
-		return r.hello(f)
-	case SnapshotBegin, SnapshotChunk, SnapshotEnd, Delta, Heartbeat:
+		return r.hello(f, now)
+	case SnapshotBegin, SnapshotChunk, SnapshotEnd, Delta, Heartbeat, Hashes, LoadKind:
 		if !r.greeted || f.Epoch != r.stream {
 			return r.drop(RefusedOrder, "%s of epoch %s without a hello", f.Kind, f.Epoch)
 		}
@@ -148,8 +224,15 @@ func (r *Replica) Step(f Frame, now time.Time) Effects {
 		return r.change(f, now)
 	case Heartbeat:
 		return r.heartbeat(f, now)
+	case Sums:
+		r.want = max(r.want, wantSums)
+		return Effects{Resync: true, Err: errSums}
+	case Hashes:
+		return r.hashes(f)
+	case LoadKind:
+		return r.load(f)
 	case Goodbye:
-		return Effects{Goodbye: true}
+		return r.goodbye(f, now)
 	}
 	return r.ignore(RefusedUnknown)
 }
@@ -171,189 +254,98 @@ func (r *Replica) drop(why Refusal, format string, args ...any) Effects {
 // the error does not wrap ErrRefused.
 func (r *Replica) resync(why Refusal, format string, args ...any) Effects {
 	r.refused[why]++
-	r.whole = true
-	return Effects{Refused: why, Resync: true, Err: fmt.Errorf("asking for a snapshot (%s): %s", why, fmt.Sprintf(format, args...))}
+	r.want = max(r.want, wantSums)
+	return Effects{Refused: why, Resync: true, Err: fmt.Errorf("%w (%s): %s", ErrResync, why, fmt.Sprintf(format, args...))}
 }
 
-func (r *Replica) hello(f Frame) Effects {
+func (r *Replica) hello(f Frame, now time.Time) Effects {
 	switch {
-	case f.Proto != Proto:
-		return r.drop(RefusedProto, "it speaks version %d of the peer protocol, we speak %d; upgrade the older one", f.Proto, Proto)
+	case f.Proto < MinProto || f.Proto > Proto:
+		return r.drop(RefusedProto, "it speaks version %d of the peer protocol, we speak %d to %d; upgrade the older one", f.Proto, MinProto, Proto)
 	case f.Region == r.self:
+		// Also in what a relay passes on: nobody has anything to tell us of ourselves.
 		return r.drop(RefusedForeign, "it calls itself %s, which is our own name; two regions must not share one", r.self)
 	case f.Region != r.origin:
 		return r.drop(RefusedForeign, "it is region %s, not %s; correct the peer's URL", api.Quote(string(f.Region)), r.origin)
+	case f.Relay != r.via:
+		return r.drop(RefusedForeign, "the rows of %s are told by %s, not by %s", r.origin, api.Quote(string(f.Relay)), cmp.Or(r.via, r.origin))
+	case f.Depth > MaxDepth, r.via != "" && r.via != r.self && f.Depth < 1:
+		return r.drop(RefusedDepth, "the rows come through %d relays, 1 to %d may be in between", f.Depth, MaxDepth)
+	}
+	if f.Epoch == r.version.Epoch && f.Proto >= 2 && f.Term < r.term && !r.off.Term {
+		return r.drop(RefusedTerm, "node %s publishes under term %d, we heard of term %d", api.Quote(f.Node), f.Term, r.term)
 	}
 	at := api.Version{Region: r.origin, Epoch: f.Epoch, Revision: f.Head}
-	if !r.version.IsZero() {
-		if o := at.Compare(r.version); o == api.Older || o == api.Conflict {
-			// The origin learned from our request what we hold and should have moved to a higher
-			// epoch; until it does, what we hold is the newest there is.
-			return r.drop(RefusedStale, "it stands at %s, we hold %s", at, r.version)
-		}
+	if r.older(at) {
+		// The origin learned from our request what we hold and should have moved to a higher
+		// epoch; until it does, what we hold is the newest there is.
+		return r.drop(RefusedStale, "it stands at %s, we hold %s", at, r.version)
+	}
+	if !r.version.IsZero() && f.Epoch.Generation-r.version.Epoch.Generation > MaxGenerationJump && !r.off.StaleEpoch {
+		// Whoever follows it there could never come back: the numbers would be used up.
+		return r.drop(RefusedLimit, "generation %d is far beyond that of %s, which we hold", f.Epoch.Generation, r.version)
 	}
 	r.greeted, r.stream, r.head, r.completes = true, f.Epoch, f.Head, f.Complete
+	r.leads, r.proto, r.can, r.depth = f.Term, f.Proto, f.Can, f.Depth
+	r.says = statementOf(f)
 	r.snapshot, r.delta = nil, nil
+	if !f.Can.Has(CanLoad) {
+		r.setLoads(nil)
+	}
 	if f.Epoch == r.version.Epoch {
-		r.complete = f.Complete
+		r.complete, r.term = f.Complete, max(r.term, f.Term)
+	}
+	var eff Effects
+	if !r.leaves.IsZero() {
+		r.leaves = time.Time{}
+		eff.Changed, eff.Applied = true, true
 	}
 	if a := usableAddresses(f.Addresses); !slices.Equal(a, r.addresses) {
 		r.addresses = a
-		return Effects{Changed: true, Applied: true}
+		eff.Changed, eff.Applied = true, true
 	}
-	return Effects{}
-}
-
-func (r *Replica) begin(f Frame) Effects {
-	at := api.Version{Region: r.origin, Epoch: f.Epoch, Revision: f.To}
-	if !r.version.IsZero() {
-		if o := at.Compare(r.version); o == api.Older || o == api.Conflict {
-			return r.drop(RefusedStale, "a snapshot at %s, we hold %s", at, r.version)
-		}
-	}
-	r.delta = nil
-	r.snapshot = &pending{edit: newEdit(&Table{}), to: f.To}
-	return Effects{}
-}
-
-func (r *Replica) chunk(f Frame) Effects {
-	p := r.snapshot
-	if p == nil {
-		return r.drop(RefusedOrder, "a chunk outside of a snapshot")
-	}
-	var eff Effects
-	for _, row := range f.Rows {
-		key, e, err := readRow(r.origin, row)
-		switch {
-		case err != nil:
-			return r.drop(RefusedMalformed, "%s", err)
-		case p.edit.t.count > 0 && compareKeys(key, p.last) <= 0:
-			return r.drop(RefusedOrder, "snapshot rows are not in key order")
-		}
-		if d := r.put(p, key, e, len(row.Body), &eff); d.Err != nil {
-			return d
-		}
-	}
+	r.wish(f, &eff)
 	return eff
 }
 
-// put adds a row to what is pending, within bounds.
-func (r *Replica) put(p *pending, key api.ServiceKey, e *Entry, size int, eff *Effects) Effects {
-	p.bytes += size
-	p.last = key
-	if p.edit.t.count >= MaxRows || p.bytes > MaxSnapshotBytes {
-		return r.drop(RefusedLimit, "over %d rows or %d bytes", MaxRows, MaxSnapshotBytes)
+// wish takes what the origin, or a node of our own that hears it, says that it wishes about itself. It is kept like a row: silence
+// does not end it.
+func (r *Replica) wish(f Frame, eff *Effects) {
+	if r.hearsay() && !r.proves {
+		return // nobody signed it, and another region has no say in it
 	}
-	if e.Quarantined != "" {
-		r.refused[RefusedRow]++
-		eff.Refused = RefusedRow
-		if old := r.truth.Get(key); old != nil {
-			e.Summary = old.Summary // the last good one goes on being used
-		}
+	if d := percentage(f.Drained); d != r.drained {
+		r.drained = d
+		eff.Changed, eff.Applied = true, true
 	}
-	p.edit.put(key, e)
-	return Effects{}
 }
 
-func (r *Replica) end(f Frame, now time.Time) Effects {
-	p := r.snapshot
-	if p == nil || p.to != f.To {
-		return r.drop(RefusedOrder, "the end of a snapshot that did not begin")
+// percentage keeps a stranger's number within its range.
+func percentage(f float64) float64 { return min(max(f, 0), 100) }
+
+// older reports whether at is of the past, or of another history, as seen from what we hold.
+func (r *Replica) older(at api.Version) bool {
+	if r.version.IsZero() || r.off.StaleEpoch {
+		return false
 	}
-	r.snapshot = nil
-	next := p.edit.done()
-	if next.Len() != f.Count || next.Digest() != f.Digest {
-		return r.resync(RefusedDigest, "snapshot of %d rows with digest %s, the origin says %d and %s", next.Len(), next.Digest(), f.Count, f.Digest)
-	}
-	eff := r.apply(next, api.Version{Region: r.origin, Epoch: f.Epoch, Revision: f.To}, nil, now)
-	eff.Snapshot = true
-	r.whole = false
-	return eff
+	o := at.Compare(r.version)
+	return (o == api.Older || o == api.Conflict) && brown != "old-epoch"
 }
 
-func (r *Replica) change(f Frame, now time.Time) Effects {
-	switch {
-	case r.snapshot != nil:
-		return r.drop(RefusedOrder, "a delta inside a snapshot")
-	case f.Epoch != r.version.Epoch, f.From > r.version.Revision:
-		return r.resync(RefusedGap, "a delta from %s/%d, we hold %s", f.Epoch, f.From, r.version)
-	case f.To <= r.version.Revision:
-		return r.ignore(RefusedStale) // said twice
-	}
-	p := r.delta
-	if p == nil || p.from != f.From || p.to != f.To {
-		p = &pending{edit: newEdit(r.truth), from: f.From, to: f.To, touched: []api.ServiceKey{}}
-		r.delta = p
-	}
-	var eff Effects
-	for _, row := range f.Rows {
-		key, e, err := readRow(r.origin, row)
-		if err != nil {
-			return r.drop(RefusedMalformed, "%s", err)
-		}
-		p.touched = append(p.touched, key)
-		if d := r.put(p, key, e, len(row.Body), &eff); d.Err != nil {
-			return d
-		}
-	}
-	for _, d := range f.Deletes {
-		key, err := ParseKey(d)
-		if err != nil {
-			return r.drop(RefusedMalformed, "%s", err)
-		}
-		p.touched = append(p.touched, key)
-		p.edit.remove(key)
-	}
-	if f.More {
-		return eff
-	}
-	r.delta = nil
-	next := p.edit.done()
-	if next.Digest() != f.Digest {
-		return r.resync(RefusedDigest, "digest %s after a delta, the origin says %s", next.Digest(), f.Digest)
-	}
-	refused := eff.Refused
-	eff = r.apply(next, api.Version{Region: r.origin, Epoch: f.Epoch, Revision: f.To}, p.touched, now)
-	eff.Refused = refused
-	if f.To >= r.head {
-		r.head = f.To
-		r.confirm(f.SentMS, now)
-		eff.Confirmed = true
-	}
-	return eff
-}
-
-func (r *Replica) heartbeat(f Frame, now time.Time) Effects {
-	if r.snapshot != nil || f.Epoch != r.version.Epoch {
-		r.head = max(r.head, f.Head)
-		return Effects{} // proof of life while the snapshot is on its way
-	}
-	if f.Head < r.version.Revision {
-		return r.ignore(RefusedStale)
-	}
-	r.head = max(r.head, f.Head)
-	if f.Head > r.version.Revision {
-		return Effects{} // behind: the age goes on growing
-	}
-	if f.Digest != r.truth.Digest() {
-		return r.resync(RefusedDigest, "digest %s at %s, the origin says %s", r.truth.Digest(), r.version, f.Digest)
-	}
-	r.confirm(f.SentMS, now)
-	return Effects{Confirmed: true}
-}
-
-func (r *Replica) confirm(sentMS int64, now time.Time) {
-	r.slack = r.delay.observe(time.Duration(sentMS)*time.Millisecond, now)
-	r.confirmed = now
-}
-
-// apply makes next the truth. touched lists the keys that may differ, nil for all.
-func (r *Replica) apply(next *Table, at api.Version, touched []api.ServiceKey, now time.Time) Effects {
+// apply makes next, which p led to, the truth.
+func (r *Replica) apply(p *pending, next *Table, at api.Version, now time.Time) Effects {
 	newHistory := at.Epoch != r.version.Epoch
 	changed := newHistory || next.Digest() != r.truth.Digest()
 	eff := Effects{Applied: true}
-	eff.Held = r.hold(next, touched, newHistory, now)
+	eff.Held = r.hold(p, next, newHistory, now)
 	r.truth, r.version, r.complete = next, at, r.completes
+	r.statement = nil
+	if newHistory {
+		r.term = 0
+	}
+	r.term = max(r.term, r.leads)
+	r.want, r.staged, r.told, r.gone = wantNothing, nil, nil, false
+	r.asked = asked{}
 	r.head = max(r.head, at.Revision)
 	released := r.release(now)
 	if len(r.held) == 0 {
@@ -365,8 +357,12 @@ func (r *Replica) apply(next *Table, at api.Version, touched []api.ServiceKey, n
 	return eff
 }
 
-// Tick lets go of rows that were held back long enough. Call it about once a second.
+// Tick lets go of rows that were held back long enough, and of those of an origin that said
+// that it ends. Call it about once a second.
 func (r *Replica) Tick(now time.Time) Effects {
+	if !r.leaves.IsZero() && !now.Before(r.leaves) {
+		return r.forget()
+	}
 	if len(r.held) == 0 || !r.release(now) {
 		return Effects{}
 	}
@@ -375,68 +371,4 @@ func (r *Replica) Tick(now time.Time) Effects {
 		r.visible = r.merge()
 	}
 	return Effects{Changed: true, Applied: true}
-}
-
-// View returns what is known now. It shares nothing that changes later.
-func (r *Replica) View() View {
-	return View{
-		Region: r.origin, Version: r.version, Table: r.visible, Rows: r.truth.Len(), Digest: r.truth.Digest(),
-		Head: r.head, Complete: r.complete && len(r.held) == 0, Held: len(r.held), Addresses: r.addresses,
-		RTT: r.rtt, Refused: maps.Clone(r.refused),
-		confirmed: r.confirmed, slack: r.slack, since: r.since, age: r.age,
-	}
-}
-
-// View is an immutable picture of a replica.
-type View struct {
-	Region    api.Region
-	Version   api.Version // applied; zero when nothing is known yet
-	Table     *Table      // what readers get
-	Rows      int         // of the origin at Version, and their digest: without what is held back
-	Digest    summary.Digest
-	Head      uint64 // newest revision that the origin told of, in this stream
-	Complete  bool
-	Held      int // services held back (I7)
-	Addresses []string
-	RTT       time.Duration
-	Refused   map[Refusal]uint64
-
-	confirmed  time.Time
-	slack, age time.Duration
-	since      time.Time
-}
-
-// Age returns an upper bound of the time since the origin was known to stand at Version:
-// the time since its word arrived, and the round trip, and what the word was late.
-func (v *View) Age(now time.Time) time.Duration {
-	if v.confirmed.IsZero() {
-		return v.age + now.Sub(v.since)
-	}
-	return now.Sub(v.confirmed) + v.slack + v.RTT
-}
-
-// Origin returns the public form at now.
-func (v *View) Origin(now time.Time) api.Origin {
-	age := v.Age(now)
-	o := api.Origin{
-		Region: v.Region, Epoch: v.Version.Epoch, Revision: v.Version.Revision,
-		AgeMS: ceilMS(age), State: StateOf(age), Complete: v.Complete,
-		Source: api.SourceReplica, RTTMS: ceilMS(v.RTT), Addresses: v.Addresses,
-	}
-	switch {
-	case v.Version.IsZero():
-		o.State, o.Source = api.AgeExpired, api.SourceNone
-	case v.confirmed.IsZero():
-		// From disk: the age rests on a wall clock, so it is not trusted to be young.
-		o.Source = api.SourceSnapshot
-		o.State = atLeastSuspect(o.State)
-	case v.Held > 0:
-		o.State = atLeastSuspect(o.State)
-	}
-	return o
-}
-
-// ceilMS rounds up, so that a short time is not taken for none.
-func ceilMS(d time.Duration) int64 {
-	return int64((max(d, 0) + time.Millisecond - 1) / time.Millisecond)
 }

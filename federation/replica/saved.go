@@ -29,7 +29,11 @@ type savedHeader struct {
 	Epoch     api.Epoch      `json:"epoch"`
 	Revision  uint64         `json:"revision"`
 	Complete  bool           `json:"complete"`
+	Term      uint64         `json:"term,omitempty"`
+	Leaving   bool           `json:"leaving,omitempty"`
+	Gone      bool           `json:"gone,omitempty"`
 	Addresses []string       `json:"addresses,omitempty"`
+	Drained   float64        `json:"drained,omitempty"`
 	Rows      int            `json:"rows"`
 	Held      int            `json:"held"`
 	Digest    summary.Digest `json:"digest"`
@@ -52,7 +56,8 @@ func (r *Replica) Save() *Saved {
 	}
 	s := &Saved{truth: r.truth, header: savedHeader{
 		Format: SavedFormat, Region: r.origin, Epoch: r.version.Epoch, Revision: r.version.Revision,
-		Complete: r.complete, Addresses: r.addresses, Rows: r.truth.Len(), Held: len(r.held), Digest: r.truth.Digest(),
+		Complete: r.complete, Addresses: r.addresses, Drained: r.drained, Rows: r.truth.Len(), Held: len(r.held), Digest: r.truth.Digest(),
+		Term: r.term, Leaving: !r.leaves.IsZero(), Gone: r.gone,
 	}}
 	for _, h := range r.held {
 		s.held = append(s.held, h)
@@ -118,7 +123,14 @@ func Restore(self, origin api.Region, in io.Reader, age time.Duration, now time.
 	r := New(self, origin, now)
 	r.age = max(age, 0)
 	r.version = api.Version{Region: origin, Epoch: h.Epoch, Revision: h.Revision}
-	r.complete, r.addresses = h.Complete, usableAddresses(h.Addresses)
+	r.complete, r.addresses, r.term = h.Complete, usableAddresses(h.Addresses), h.Term
+	r.drained = percentage(h.Drained)
+	if h.Leaving {
+		r.leaves = now.Add(ForgetGrace)
+	}
+	if h.Gone {
+		r.gone, r.want = true, wantEverything
+	}
 	e := newEdit(&Table{})
 	for n := range h.Rows + h.Held {
 		if !lines.Scan() {
@@ -130,7 +142,9 @@ func Restore(self, origin api.Region, in io.Reader, age time.Duration, now time.
 			return nil, bad("row %d: %s", n, err)
 		case n < h.Rows:
 			e.put(key, entry)
-			r.whole = r.whole || entry.raw != nil || entry.Quarantined != ""
+			if entry.raw != nil || entry.Quarantined != "" {
+				r.want = wantEverything
+			}
 		case entry.Summary != nil:
 			r.held[key] = heldRow{entry: entry, until: now.Add(HoldFor)}
 		}
@@ -164,7 +178,7 @@ func readSavedRow(origin api.Region, line []byte) (api.ServiceKey, *Entry, error
 		if err != nil || k != key {
 			return key, nil, errors.New("its body is of another service")
 		}
-		e.Summary, e.raw = read.Summary, read.raw
+		e.Summary, e.raw, e.size, e.sum = read.Summary, read.raw, read.size, read.sum
 		if row.Why == "" {
 			e.Quarantined = read.Quarantined
 		} else {

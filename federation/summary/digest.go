@@ -16,13 +16,13 @@ import (
 // Hash identifies the content of one row: the bytes that Encode returns.
 type Hash uint64
 
-// Encode returns the wire form of s without its revision, and the hash of those bytes. The
+// Encode returns the wire form of s without its revision and load, and the hash of those bytes. The
 // revision stays outside so that a region which lost its history, but not its instances,
 // has the same rows as before. Hashing the bytes, not the fields, lets a reader check rows
 // of a newer version that have fields it does not know.
 func Encode(s *api.Summary) ([]byte, Hash) {
 	bare := *s
-	bare.Revision = 0
+	bare.Revision, bare.Load = 0, 0
 	// Marshal cannot fail here: the type holds only strings, numbers, and maps and lists of them.
 	body, _ := json.Marshal(&bare)
 	return body, HashOf(body)
@@ -42,7 +42,7 @@ func (h *Hash) UnmarshalText(b []byte) error { return (*Digest)(h).UnmarshalText
 
 // Digest identifies a set of rows regardless of their order: the sum of their hashes modulo
 // 2^64. It guards against loss and mistakes, not against an adversary: a peer is the
-// authority over its own rows anyway. The digest of no rows is 0.
+// authority over its own rows, and what others pass on of them is held to a Seal. The digest of no rows is 0.
 type Digest uint64
 
 // Add returns d with a row added.

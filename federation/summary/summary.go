@@ -8,6 +8,7 @@
 package summary
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -57,7 +58,7 @@ func Build(key api.ServiceKey, instances []*api.Instance, revision uint64, reade
 	if len(s.Versions) > MaxVersions {
 		s.Versions = s.Versions[:MaxVersions]
 	}
-	s.SpecHash = specHash(instances)
+	s.SpecHash, s.Flags = specHash(instances), flags(s, instances)
 	chosen := failoverSet(key, instances, reader, s.Passing > 0)
 	s.Complete = s.Passing == 0 || len(chosen) == s.Passing
 	s.Endpoints = make([]api.Endpoint, len(chosen))
@@ -72,6 +73,24 @@ func Build(key api.ServiceKey, instances []*api.Instance, revision uint64, reade
 		}
 	}
 	return s
+}
+
+// flags says what a caller should know of the service as a whole. Instances say that they are
+// deprecated by a tag: it needs no field of its own, and filters and doors have it already.
+func flags(s *api.Summary, instances []*api.Instance) (out []string) {
+	deprecated := len(instances) > 0
+	for _, i := range instances {
+		if (s.Passing == 0 || i.Status.Usable()) && !slices.Contains(i.Tags, api.TagDeprecated) {
+			deprecated = false
+		}
+	}
+	if deprecated {
+		out = append(out, api.FlagDeprecated)
+	}
+	if s.Passing == 0 && s.Draining > 0 {
+		out = append(out, api.FlagDraining)
+	}
+	return out
 }
 
 func extraBytes(i *api.Instance) int {
@@ -138,6 +157,12 @@ func failoverSet(key api.ServiceKey, instances []*api.Instance, reader api.Regio
 		chosen = spread(chosen, all[start:end], perZone)
 		start = end
 	}
+	// Who was chosen hangs on the reader, in which order they are told does not: so the row of a
+	// service that is told whole is the same for all readers, and a reader that takes it from
+	// another one, because its own link is cut, gets no row anew.
+	slices.SortFunc(chosen, func(a, b *api.Instance) int {
+		return cmp.Or(class(a)-class(b), strings.Compare(string(a.ID), string(b.ID)))
+	})
 	return chosen
 }
 

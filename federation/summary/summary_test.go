@@ -189,3 +189,29 @@ func BenchmarkBuild(b *testing.B) {
 		})
 	}
 }
+
+// A service is draining or deprecated when all that counts of it is.
+func TestFlags(t *testing.T) {
+	tagged := func(id string, status api.Status) *api.Instance {
+		i := instance(id, "a", status)
+		i.Tags = []string{"blue", api.TagDeprecated}
+		return i
+	}
+	for name, c := range map[string]struct {
+		instances []*api.Instance
+		wants     string
+	}{
+		"plain":                          {many(3, "a"), "[]"},
+		"some are deprecated":            {append(many(1, "a"), tagged("x", api.StatusPassing)), "[]"},
+		"all usable are deprecated":      {[]*api.Instance{tagged("x", api.StatusPassing), instance("y", "a", api.StatusCritical)}, "[deprecated]"},
+		"some drain":                     {append(many(1, "a"), instance("x", "a", api.StatusDraining)), "[]"},
+		"all that is left drains":        {[]*api.Instance{instance("x", "a", api.StatusDraining), instance("y", "a", api.StatusCritical)}, "[draining]"},
+		"nothing usable, some tagged":    {[]*api.Instance{tagged("x", api.StatusCritical), instance("y", "a", api.StatusCritical)}, "[]"},
+		"deprecated, and drains at last": {[]*api.Instance{tagged("x", api.StatusDraining)}, "[deprecated draining]"},
+		"nothing":                        {nil, "[]"},
+	} {
+		if got := fmt.Sprint(summary.Build(orders, c.instances, 1, "us-east").Flags); got != c.wants {
+			t.Errorf("%s: %s, want %s", name, got, c.wants)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -16,6 +17,8 @@ type Change struct {
 	Cause    api.Cause
 	// Instance after a put; the last known one for a delete. Shared: do not change it.
 	Instance *api.Instance
+	// Encoded is where the change is kept as it is sent; nil for changes of a load.
+	Encoded *encoded.Frame
 }
 
 // Key returns the service the change belongs to.
@@ -67,10 +70,17 @@ func Load(region api.Region, img store.Image) (s *Snapshot, orphans []store.Reco
 // is. A batch that s already contains changes nothing. Records that cannot be read are
 // left out and reported; an instance whose record became unreadable counts as deleted.
 func (s *Snapshot) Apply(b store.Batch) (*Snapshot, []Change, []Broken) {
+	return s.ApplyKnown(b, nil)
+}
+
+// ApplyKnown is Apply with a function that may know what the record of a key says: it then
+// returns an instance of its own, as DecodeInstance would but for the revision, else nil.
+func (s *Snapshot) ApplyKnown(b store.Batch, known func(key string, value []byte) *api.Instance) (*Snapshot, []Change, []Broken) {
 	if b.Revision <= s.version.Revision {
 		return s, nil, nil
 	}
 	e := newEditor(s)
+	e.known = known
 	e.s.version.Revision = b.Revision
 	causes := map[api.InstanceKey]api.Cause{}
 	for _, ev := range b.Events {
@@ -96,6 +106,10 @@ func (s *Snapshot) Apply(b store.Batch) (*Snapshot, []Change, []Broken) {
 			e.put(rec, causes)
 		}
 	}
+	frames := make([]encoded.Frame, len(e.changes))
+	for i := range e.changes {
+		e.changes[i].Encoded = &frames[i]
+	}
 	return e.finish(), e.changes, e.reports
 }
 
@@ -116,6 +130,7 @@ type editor struct {
 	counts  map[api.Status]int
 	changes []Change
 	reports []Broken
+	known   func(key string, value []byte) *api.Instance // may be nil
 	// ownBroken tells that s.broken is a copy of this editor's.
 	ownBroken bool
 }
@@ -178,7 +193,7 @@ func (e *editor) put(rec store.Record, causes map[api.InstanceKey]api.Cause) {
 		e.report(rec.Key, err)
 		return
 	}
-	in, err := DecodeInstance(key, e.s.version.Region, rec.Revision, rec.Value)
+	in, err := e.read(key, rec)
 	if err != nil {
 		e.report(rec.Key, err)
 		e.remove(rec, causes)
@@ -200,6 +215,16 @@ func (e *editor) put(rec store.Record, causes map[api.InstanceKey]api.Cause) {
 	}
 	e.count(in.Status, 1)
 	e.changes = append(e.changes, Change{Revision: rec.Revision, Op: api.OpPut, Cause: cause, Instance: in})
+}
+
+func (e *editor) read(key api.InstanceKey, rec store.Record) (*api.Instance, error) {
+	if e.known != nil {
+		if in := e.known(rec.Key, rec.Value); in != nil && in.Region == e.s.version.Region {
+			in.Revision = rec.Revision
+			return in, nil
+		}
+	}
+	return DecodeInstance(key, e.s.version.Region, rec.Revision, rec.Value)
 }
 
 func (e *editor) remove(rec store.Record, causes map[api.InstanceKey]api.Cause) {
@@ -264,7 +289,7 @@ func causeOf(old, in *api.Instance) api.Cause {
 // sameStatus reports whether two records of one instance say the same of its health.
 func sameStatus(a, b *api.Instance) bool {
 	return a.Status == b.Status && a.StatusNote == b.StatusNote && a.StatusSince.Equal(b.StatusSince) &&
-		SameResults(a.CheckResults, b.CheckResults) && SameSet(a.Set, b.Set)
+		SameResults(a.CheckResults, b.CheckResults) && SameSet(a.Set, b.Set) && SameSet(a.BeforeDrain, b.BeforeDrain)
 }
 
 // SameSet reports whether two statuses set by hand are the same.

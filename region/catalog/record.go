@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -14,6 +15,8 @@ const (
 	departurePrefix = "services/"
 	// recordVersion is the newest form of a record that this version reads and writes.
 	recordVersion = 1
+	// usualRecord is what most records need, in bytes.
+	usualRecord = 512
 )
 
 // InstanceRecordKey returns the store key of an instance.
@@ -47,6 +50,9 @@ func parseDepartureKey(key string) (api.ServiceKey, error) {
 	return api.ServiceKey{Namespace: api.Namespace(ns), Service: api.ServiceName(service)}, nil
 }
 
+// IsInstanceRecord reports whether the record of this key is an instance's.
+func IsInstanceRecord(key string) bool { return strings.HasPrefix(key, instancePrefix) }
+
 // DepartedService returns the service whose departure record has this key; false for every
 // other key.
 func DepartedService(key string) (api.ServiceKey, bool) {
@@ -68,7 +74,7 @@ type instanceRecord struct {
 func EncodeInstance(i api.Instance) ([]byte, error) {
 	i.Overdue = false // an observation of this node, not a fact about the instance
 	i.Revision = 0    // known only after the commit
-	b, err := json.Marshal(instanceRecord{V: recordVersion, Instance: i})
+	b, err := encoded.AppendRecord(make([]byte, 0, usualRecord), recordVersion, &i)
 	if err != nil {
 		return nil, fmt.Errorf("encode instance %s: %w", i.Key(), err)
 	}
@@ -110,8 +116,10 @@ func DecodeInstance(key api.InstanceKey, region api.Region, revision uint64, val
 			return nil, fmt.Errorf("instance %s: check status %s is not known", key, api.Quote(string(c.Status)))
 		}
 	}
-	if i.Set != nil && !i.Set.Status.Valid() {
-		return nil, fmt.Errorf("instance %s: status %s is not known", key, api.Quote(string(i.Set.Status)))
+	for _, set := range []*api.SetStatus{i.Set, i.BeforeDrain} {
+		if set != nil && !set.Status.Valid() {
+			return nil, fmt.Errorf("instance %s: status %s is not known", key, api.Quote(string(set.Status)))
+		}
 	}
 	return &i, nil
 }

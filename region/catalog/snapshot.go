@@ -102,11 +102,29 @@ func (s *Snapshot) Endpoints(key api.ServiceKey) []api.Endpoint {
 	if p := sv.endpoints.Load(); p != nil {
 		return *p
 	}
+	out := sv.compute()
+	sv.endpoints.Store(&out) // two at once compute the same
+	return out
+}
+
+// PeekEndpoints is Endpoints for those who look at every service once: what is computed for them is
+// not kept, so that the whole catalogue does not end up twice in memory.
+func (s *Snapshot) PeekEndpoints(key api.ServiceKey) []api.Endpoint {
+	sv := s.shards[shardOf(key)][key]
+	if sv == nil {
+		return nil
+	}
+	if p := sv.endpoints.Load(); p != nil {
+		return *p
+	}
+	return sv.compute()
+}
+
+func (sv *service) compute() []api.Endpoint {
 	out := make([]api.Endpoint, len(sv.instances))
 	for i, in := range sv.instances {
 		out[i] = in.Endpoint()
 	}
-	sv.endpoints.Store(&out) // two at once compute the same
 	return out
 }
 

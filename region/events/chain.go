@@ -34,6 +34,8 @@ func newChain() *chain { return &chain{young: map[string]past{}, things: map[str
 const (
 	theStore  = "store"
 	theBrake  = "brake"
+	theOwner  = "owner" // of liveness
+	thePace   = "pace"
 	evictions = "evictions"
 )
 
@@ -42,6 +44,10 @@ func thing(e *api.Event) string {
 	switch e.Kind {
 	case api.EventProtectionOn, api.EventProtectionOff:
 		return theBrake
+	case api.EventLivenessOwner:
+		return theOwner
+	case api.EventSlowOn, api.EventSlowOff:
+		return thePace
 	case api.EventStoreAway, api.EventStoreFull, api.EventStoreBack:
 		return theStore
 	case api.EventLinkUp, api.EventLinkDown:
@@ -77,6 +83,7 @@ func (c *chain) remember(e *api.Event) {
 	if e.Kind == api.EventNodeStart {
 		// What an earlier run said of these ended with it.
 		delete(c.things, theBrake)
+		delete(c.things, thePace)
 		delete(c.things, theStore)
 	}
 }
@@ -96,15 +103,19 @@ func (c *chain) link(e *api.Event) {
 	last := c.things[thing(e)]
 	switch e.Kind {
 	case api.EventProtectionOn:
-		if p := c.things[evictions]; p.id != 0 && e.Time.Sub(p.at) < near {
+		if p := c.things[evictions]; p.id != 0 && soon(e, p) {
 			e.Cause.Ref = p.id
 		}
 	case api.EventProtectionOff:
 		refer(e, last, api.EventProtectionOn)
+	case api.EventSlowOff:
+		refer(e, last, api.EventSlowOn)
 	case api.EventStoreBack:
 		refer(e, last, api.EventStoreAway, api.EventStoreFull)
+	case api.EventLivenessOwner:
+		refer(e, last, api.EventLivenessOwner)
 	case api.EventReload, api.EventEpoch:
-		if p := c.things[theStore]; p.id != 0 && e.Time.Sub(p.at) < near {
+		if p := c.things[theStore]; p.id != 0 && soon(e, p) {
 			e.Cause.Ref = p.id
 		}
 	case api.EventLinkUp:
@@ -135,7 +146,7 @@ func (c *chain) linkInstance(e *api.Event, last past) {
 			e.Cause = api.EventCause{Kind: api.BecauseDrained, Ref: last.id}
 		}
 	case api.EventEvict:
-		if brake := c.things[theBrake]; brake.kind == api.EventProtectionOn {
+		if brake := c.things[theBrake]; brake.kind == api.EventProtectionOn && e.Cause.Kind != api.BecauseLiveness {
 			e.Cause = api.EventCause{Kind: api.BecauseHeldTooLong, Ref: brake.id}
 			return
 		}
@@ -143,6 +154,13 @@ func (c *chain) linkInstance(e *api.Event, last past) {
 	case api.EventStatus, api.EventDrain:
 		refer(e, last, api.EventDrain, api.EventStatus)
 	}
+}
+
+// soon reports that e came near p in time. A clock that was set back since makes p lie in the
+// future: how long ago it was is then not known.
+func soon(e *api.Event, p past) bool {
+	d := e.Time.Sub(p.at)
+	return d > -near && d < near
 }
 
 // refer makes an earlier event the cause's reference if it is of one of the kinds.

@@ -35,6 +35,13 @@ func TestCauses(t *testing.T) {
 			{"status orders/1 request", "request<-2"},
 			{"evict orders/1 heartbeats_stopped", "heartbeats_stopped<-4"},
 		},
+		"removed by a liveness check": {
+			{"register orders/1 request", "request"},
+			{"status orders/1 checks", "checks"},
+			{"protection_on eu-west overdue_share", "overdue_share"},
+			{"evict orders/1 liveness_failed", "liveness_failed<-2"},
+			{"register orders/1 request", "returned<-4"},
+		},
 		"links": {
 			{"link_up us-east link_answers", "link_answers"},
 			{"link_down us-east link_error", "link_error"},
@@ -91,5 +98,22 @@ func TestChainIsBounded(t *testing.T) {
 	}
 	if c.instance(fmt.Sprintf("orders/%d", 4*generation+1)).id == 0 {
 		t.Error("a recent one is forgotten")
+	}
+}
+
+// An eviction from before the clock was set back by a day is no reason for what happens now.
+func TestCausesAfterAClockJump(t *testing.T) {
+	c := newChain()
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	evict := api.Event{ID: 1, Kind: api.EventEvict, Subject: "orders/o-1", Time: at}
+	c.remember(&evict)
+	for _, tt := range []struct {
+		later time.Duration
+		ref   uint64
+	}{{10 * time.Second, 1}, {-10 * time.Second, 1}, {2 * time.Minute, 0}, {24 * time.Hour, 0}, {-24 * time.Hour, 0}} {
+		on := api.Event{ID: 2, Kind: api.EventProtectionOn, Subject: "eu-west", Time: at.Add(tt.later), Cause: api.EventCause{Kind: api.BecauseShare}}
+		if c.link(&on); on.Cause.Ref != tt.ref {
+			t.Errorf("%s later: refers to %d, want %d", tt.later, on.Cause.Ref, tt.ref)
+		}
 	}
 }

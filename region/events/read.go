@@ -24,8 +24,11 @@ type Query struct {
 
 	Kinds   []api.EventKind // any of; empty = all
 	Subject string          // see api.MatchesSubject
-	Limit   int             // of a read: 0 = api.DefaultEventLimit; more than api.MaxListLimit is cut to it
-	Cursor  string          // of the page before
+	// Namespace, when not empty, asks for events of its instances alone; Subject is one within
+	// it then, without the namespace in front.
+	Namespace api.Namespace
+	Limit     int    // of a read: 0 = api.DefaultEventLimit; more than api.MaxListLimit is cut to it
+	Cursor    string // of the page before
 }
 
 // newest reports whether q asks for no place in the log.
@@ -50,8 +53,19 @@ func newMatcher(q *Query) *matcher {
 }
 
 func (m *matcher) wants(e *api.Event) bool {
-	return (m.since == 0 || e.Time.UnixMilli() >= m.since) && api.MatchesSubject(m.q.Subject, e.Subject) &&
-		(len(m.q.Kinds) == 0 || slices.Contains(m.q.Kinds, e.Kind))
+	return (m.since == 0 || e.Time.UnixMilli() >= m.since) && m.about(e) && (len(m.q.Kinds) == 0 || slices.Contains(m.q.Kinds, e.Kind))
+}
+
+func (m *matcher) about(e *api.Event) bool {
+	subject := e.Subject
+	if m.q.Namespace != "" {
+		ns, rest, ok := e.InstanceSubject()
+		if !ok || ns != m.q.Namespace {
+			return false
+		}
+		subject = rest
+	}
+	return api.MatchesSubject(m.q.Subject, subject)
 }
 
 // decode returns the event of a frame; nil when it is not wanted or cannot be read.

@@ -78,6 +78,7 @@ func (l *Log) append(batch []api.Event) {
 		e.ID, e.Region, e.Node = next, l.cfg.Region, l.cfg.Node
 		e.Time = e.Time.UTC().Truncate(time.Millisecond)
 		bound(e)
+		e.Namespace, _, _ = e.InstanceSubject()
 		l.chain.link(e)
 		l.chain.remember(e)
 		l.ring.push(*e)

@@ -26,33 +26,35 @@ type predicate func(*scope) bool
 
 // compiler turns one tree into closures.
 type compiler struct {
-	text string
+	*reader
 	vars map[string]operand // names bound by any and all
 }
 
-func (c *compiler) compile(expr grammar.Expression, depth int) (predicate, error) {
-	if depth > api.MaxFilterDepth {
-		return nil, refuse("the filter has more than %d levels", "use fewer parentheses and nots", api.MaxFilterDepth)
-	}
+// compile calls itself a few times for each level of parentheses, of which Parse allows
+// api.MaxFilterDepth.
+func (c *compiler) compile(expr grammar.Expression) (predicate, error) {
 	switch e := expr.(type) {
 	case *grammar.UnaryExpression:
-		p, err := c.compile(e.Operand, depth+1)
+		p, err := c.compile(e.Operand)
 		if err != nil {
 			return nil, err
 		}
 		return func(s *scope) bool { return !p(s) }, nil
 	case *grammar.BinaryExpression:
-		return c.chain(e, depth)
+		return c.chain(e)
 	case *grammar.MatchExpression:
+		if group := c.standsFor(e); group != nil {
+			return c.compile(group)
+		}
 		return c.compare(e)
 	case *grammar.CollectionExpression:
-		return c.each(e, depth)
+		return c.each(e)
 	}
 	return nil, refuse("the filter has a part that is not known", remedy)
 }
 
 // chain compiles "a and b and c", which the tree holds as a and (b and c), as one level.
-func (c *compiler) chain(e *grammar.BinaryExpression, depth int) (predicate, error) {
+func (c *compiler) chain(e *grammar.BinaryExpression) (predicate, error) {
 	var parts []predicate
 	var rest grammar.Expression = e
 	for {
@@ -60,13 +62,13 @@ func (c *compiler) chain(e *grammar.BinaryExpression, depth int) (predicate, err
 		if !ok || next.Operator != e.Operator {
 			break
 		}
-		p, err := c.compile(next.Left, depth+1)
+		p, err := c.compile(next.Left)
 		if err != nil {
 			return nil, err
 		}
 		parts, rest = append(parts, p), next.Right
 	}
-	last, err := c.compile(rest, depth+1)
+	last, err := c.compile(rest)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +85,7 @@ func (c *compiler) chain(e *grammar.BinaryExpression, depth int) (predicate, err
 }
 
 // each compiles any and all.
-func (c *compiler) each(e *grammar.CollectionExpression, depth int) (predicate, error) {
+func (c *compiler) each(e *grammar.CollectionExpression) (predicate, error) {
 	name := e.Selector.String()
 	if c.vars != nil {
 		return nil, c.refuse(name, "any and all cannot be inside one another", `join them with "and"`)
@@ -98,7 +100,7 @@ func (c *compiler) each(e *grammar.CollectionExpression, depth int) (predicate, 
 	if err := c.bind(e.NameBinding, over.kind); err != nil {
 		return nil, err
 	}
-	inner, err := c.compile(e.Inner, depth+1)
+	inner, err := c.compile(e.Inner)
 	c.vars = nil
 	if err != nil {
 		return nil, err

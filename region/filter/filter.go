@@ -4,16 +4,13 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 	"unicode/utf8"
-
-	"github.com/hashicorp/go-bexpr/grammar"
 
 	"github.com/nearside/nearside/sdk/api"
 )
 
-// maxSteps bounds the parser's work, to some 100 ms: it tries one alternative after the
-// other, which takes time exponential in the depth of parentheses. Five levels fit.
+// maxSteps bounds the grammar's parser, to some 100 ms, should there be a text that it takes
+// long for. None is known: see reader.
 const maxSteps = 1_000_000
 
 // Filter decides which instances are meant. Safe for concurrent use.
@@ -38,18 +35,15 @@ func Parse(text string) (*Filter, error) {
 		return nil, refuse("the filter is not valid UTF-8", "send UTF-8 text")
 	}
 	if at := tooDeep(text); at >= 0 {
-		return nil, refuse("the filter is too deep at %s", fmt.Sprintf("use at most %d levels of parentheses", api.MaxFilterDepth), place(text, at))
+		return nil, refuse("the filter is too deep at %s", fmt.Sprintf("use at most %d levels of parentheses (filter_depth in GET /v1/limits)", api.MaxFilterDepth), place(text, at))
 	}
-	tree, err := grammar.Parse("", []byte(text), grammar.MaxExpressions(maxSteps))
+	r := &reader{text: text}
+	expr, err := r.read()
 	if err != nil {
-		return nil, syntaxError(text, err)
+		return nil, err
 	}
-	expr, ok := tree.(grammar.Expression)
-	if !ok {
-		return nil, refuse("the filter is empty", remedy)
-	}
-	c := compiler{text: text}
-	match, err := c.compile(expr, 1)
+	c := compiler{reader: r}
+	match, err := c.compile(expr)
 	if err != nil {
 		return nil, err
 	}
@@ -70,18 +64,6 @@ func place(text string, offset int) string {
 
 // where finds the offset in the parser's messages: "line:column (offset): …".
 var where = regexp.MustCompile(`\d+:\d+ \((\d+)\)`)
-
-func syntaxError(text string, err error) error {
-	if strings.Contains(err.Error(), "max number of expressions") {
-		return refuse("the filter is too deep to be read", "use fewer parentheses within one another")
-	}
-	offset := 0
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	if m := where.FindStringSubmatch(first); m != nil {
-		offset, _ = strconv.Atoi(m[1])
-	}
-	return refuse("the filter cannot be read at %s: %s", remedy, place(text, offset), reason(text, offset))
-}
 
 func reason(text string, offset int) string {
 	if offset >= len(text) {

@@ -57,7 +57,12 @@ func agree(t *testing.T, expr string) (taken bool) {
 		}
 		return false
 	}
-	ev, err := bexpr.CreateEvaluator(expr)
+	// The library's parser takes time exponential in the depth; what it would take too long for,
+	// TestDepth compares with something flatter.
+	ev, err := bexpr.CreateEvaluator(expr, bexpr.WithMaxExpressions(maxSteps))
+	if err != nil && strings.Contains(err.Error(), "max number of expressions") {
+		return true
+	}
 	if err != nil {
 		t.Fatalf("%q is taken; the library says %v", expr, err)
 	}
@@ -150,9 +155,28 @@ func TestWrongFiltersAreRefused(t *testing.T) {
 		`any Tags as t { any Tags as u { u == a } }`:                    "inside one another",
 		strings.Repeat("x", 1025):                                       "1025 bytes",
 		strings.Repeat("(", 33) + "ID==a":                               "too deep at character 33",
-		strings.Repeat("(", 32) + "ID==a" + strings.Repeat(")", 32):     "too deep",
-		strings.Repeat("not (", 32) + "ID==a" + strings.Repeat(")", 32): "",
-		"ID == \xff": "UTF-8",
+		strings.Repeat("not (", 33) + "ID==a" + strings.Repeat(")", 33): "at most 32 levels of parentheses (filter_depth",
+		strings.Repeat("(", 32) + "ID=a" + strings.Repeat(")", 32):      `character 35: unexpected "=a)`,
+		`(ID==a`:                        "opened at character 1 is not closed",
+		`ID==a and (ID==b`:              "opened at character 11 is not closed",
+		`ID==a)`:                        `character 6: unexpected ")"`,
+		`not(ID==a)`:                    `character 4: unexpected "(ID==a)"`,
+		`Metadata.x(ID==a)`:             `character 11: unexpected "(ID==a)"`,
+		`Metadata.x (ID==a)`:            `character 12: unexpected "(ID==a)"`,
+		`ID == (Zone==a)`:               `unexpected "(Zone==a)"`,
+		`a in (ID==a)`:                  `unexpected "(ID==a)"`,
+		`(ID==a)or ID==b`:               `character 8: unexpected "or ID==b"`,
+		`(ID==a) is empty`:              `character 9: unexpected "is empty"`,
+		`(ID==a).x == b`:                `character 8: unexpected ".x == b"`,
+		`(ID==a) (ID==b)`:               `character 9: unexpected "(ID==b)"`,
+		`any Tags as t { (t==a } )`:     `character 23: unexpected "} )"`,
+		`(any Tags as t { t==a) }`:      `unexpected ") }"`,
+		`any (ID==a) as t { t==a }`:     "character 5",
+		`ID==a and ()`:                  "character 12",
+		`Group0 is empty or (ID==a)`:    `no field "Group0"`,
+		`(ID==a) and Groupx0 is empty`:  `no field "Groupx0", at character 13`,
+		`(Zone==a and (Colour == red))`: `no field "Colour", at character 15`,
+		"ID == \xff":                    "UTF-8",
 	} {
 		began := time.Now()
 		_, err := Parse(expr)
@@ -166,6 +190,71 @@ func TestWrongFiltersAreRefused(t *testing.T) {
 	// A long list of alternatives is no depth.
 	if !agree(t, strings.TrimSuffix(strings.Repeat("ID == x or ", 90), " or ")) {
 		t.Error("90 alternatives are refused")
+	}
+}
+
+// P8: the depth that GET /v1/limits tells is the depth that holds, in every form and as often as
+// the length allows, and it means what the flat form means. Nothing takes long to be read.
+func TestDepth(t *testing.T) {
+	slowest, which := time.Duration(0), ""
+	parse := func(expr string) (*Filter, error) {
+		began := time.Now()
+		f, err := Parse(expr)
+		if took := time.Since(began); took > slowest {
+			slowest, which = took, expr
+		}
+		return f, err
+	}
+	const deep = api.MaxFilterDepth
+	wrap := func(open, inner, close string, n int) string {
+		return strings.Repeat(open, n) + inner + strings.Repeat(close, n)
+	}
+	for deepest, flat := range map[string]string{
+		wrap("(", `Zone == a`, ")", deep):                           `Zone == a`,
+		wrap("not (", `Zone == a`, ")", deep):                       `Zone == a`,
+		wrap("not (", `Zone == a`, ")", deep-1):                     `Zone != a`,
+		wrap("ID==x or (", `Zone == a`, ")", deep):                  `ID==x or Zone == a`,
+		wrap("(", `Zone == a`, ") and Port != 1", deep):             `Zone == a and Port != 1`,
+		wrap("Port!=1 and (", `Zone == a`, ") or ID==y", deep):      `Port!=1 and Zone == a or ID==y`,
+		wrap("( not not (", `Zone == a`, " ) )", deep/2):            `Zone == a`,
+		`any Tags as t { ` + wrap("(", `t == blue`, ")", 31) + ` }`: `blue in Tags`,
+	} {
+		f, err := parse(deepest)
+		if err != nil {
+			t.Errorf("%q: %v", deepest, err)
+			continue
+		}
+		g, err := parse(flat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, in := range samples() {
+			if f.Match(in) != g.Match(in) {
+				t.Errorf("%q of %s is %v, not as %q", deepest, in.ID, f.Match(in), flat)
+			}
+		}
+	}
+	// As many groups of every depth as fit, in right and in wrong texts.
+	for _, depth := range []int{1, 2, 3, 5, 8, 16, deep - 1, deep} {
+		for _, join := range []string{" or ", " and ", " or not ", " ", "", " is "} {
+			for _, leaf := range []string{"ID==a", "not a in ID", "a", "ID==a or", "any Tags as t { t==a }"} {
+				one := wrap("(", leaf, ")", depth)
+				n := (api.MaxFilterLength + len(join)) / (len(one) + len(join))
+				expr := strings.TrimSuffix(strings.Repeat(one+join, n), join)
+				_, err := parse(expr)
+				meant := strings.TrimSpace(join) != "" && join != " is " && leaf != "a" && leaf != "ID==a or" || n == 1 && leaf != "a" && leaf != "ID==a or"
+				if meant && strings.HasPrefix(leaf, "any") && depth == deep {
+					meant = false // the braces are a level too
+				}
+				if (err == nil) != meant {
+					t.Errorf("%q: %v", expr, err)
+				}
+			}
+		}
+	}
+	t.Logf("the slowest took %s: %.60q of %d bytes", slowest, which, len(which))
+	if slowest > 5*time.Second { // a tenth of a second on an idle machine would be slow
+		t.Error("that is too slow")
 	}
 }
 
@@ -244,7 +333,7 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, expr string) {
 		if !agree(t, expr) && len(expr) <= api.MaxFilterLength {
 			_, err := Parse(expr)
-			if strings.ContainsAny(err.Error(), "\n\r") || len(err.Error()) > 700 {
+			if strings.ContainsAny(err.Error(), "\n\r") || len(err.Error()) > 700 || strings.Contains(err.Error(), "takes too long") || strings.Contains(err.Error(), "Group") && !strings.Contains(expr, "Group") {
 				t.Fatalf("%q: %q", expr, err)
 			}
 		}

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -21,6 +23,7 @@ type answer struct {
 	raw    *document         // sent as it is, instead of body
 	header map[string]string // more of them; canonical names
 	stamp  registry.Stamp
+	short  bool // the server counts the bytes: never for GET, because HEAD sends none to count
 	bare   bool // no stamp: the answer is about the node, not about data
 	tagged bool // the body changes only when what it tells changes: see etag.go
 }
@@ -87,7 +90,49 @@ func (d *door) write(w http.ResponseWriter, a answer, known []string) error {
 	if a.tagged && a.status == http.StatusOK {
 		return writeTagged(w, known, a.body)
 	}
+	if in, ok := a.body.(*api.Instance); ok {
+		return writeInstance(w, a.status, in)
+	}
+	if p, ok := a.body.(plain); ok {
+		writePlain(w, a, p)
+		return nil
+	}
 	return writeJSON(w, a.status, jsonType, a.body)
+}
+
+var jsonTypes = []string{jsonType}
+
+// maxShort is how many bytes of an answer net/http counts by itself, and a margin.
+const maxShort = 1 << 10
+
+func writePlain(w http.ResponseWriter, a answer, p plain) {
+	b := buffers.Get().(*buffer)
+	defer b.release()
+	body := append(p.appendJSON(b.AvailableBuffer()), '\n')
+	b.Buffer.Write(body) // so that the buffer grows to what is needed
+	h := w.Header()
+	h["Content-Type"] = jsonTypes
+	if !a.short || len(body) > maxShort {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(b.Bytes())
+}
+
+func writeInstance(w http.ResponseWriter, status int, in *api.Instance) error {
+	b := buffers.Get().(*buffer)
+	defer b.release()
+	body, err := encoded.AppendInstance(b.AvailableBuffer(), in)
+	if err != nil {
+		return err
+	}
+	b.Buffer.Write(append(body, '\n')) // so that the buffer grows to what is needed
+	h := w.Header()
+	h["Content-Type"] = jsonTypes
+	h["Content-Length"] = []string{strconv.Itoa(b.Len())}
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes())
+	return nil
 }
 
 func writeJSON(w http.ResponseWriter, status int, media string, body any) error {
@@ -107,6 +152,7 @@ func writeJSON(w http.ResponseWriter, status int, media string, body any) error 
 // writeProblem sends the problem document of e.
 func writeProblem(w http.ResponseWriter, e *api.Error) {
 	h := w.Header()
+	forBrowsers(h)
 	switch e.Code {
 	case api.CodeUnauthorized:
 		h.Set("Www-Authenticate", "Bearer")
@@ -142,23 +188,34 @@ func (d *door) asError(err error) *api.Error {
 	return e
 }
 
-// stamper writes the headers that say where an answer stands. The text of the epoch is
-// kept from one answer to the next, because it hardly ever changes.
+// stamper writes the headers that say where an answer stands. Texts are kept from one answer
+// to the next, because they hardly ever change between two.
 type stamper struct {
 	region api.Region
 	own    []string // header values are shared between answers and never changed
 	node   []string
-	epoch  *atomic.Pointer[epochText]
+	last   *atomic.Pointer[versionText]
 }
 
-type epochText struct {
-	epoch api.Epoch
-	text  []string
+type versionText struct {
+	epoch    api.Epoch
+	revision uint64
+	texts    [2]string // of both
 }
 
 func newStamper(region api.Region, node string) stamper {
-	return stamper{region: region, own: []string{string(region)}, node: []string{node}, epoch: new(atomic.Pointer[epochText])}
+	return stamper{region: region, own: []string{string(region)}, node: []string{node}, last: new(atomic.Pointer[versionText])}
 }
+
+// ages are the texts of the ages that a node has while its store answers, in milliseconds.
+var ages = func() (texts [2048]string) {
+	for i := range texts {
+		texts[i] = api.AgeHeader(time.Duration(i) * time.Millisecond)
+	}
+	return texts
+}()
+
+var fromMemory = []string{api.SourceMemory}
 
 func (s *stamper) set(h http.Header, st registry.Stamp) {
 	region := st.Region
@@ -170,14 +227,27 @@ func (s *stamper) set(h http.Header, st registry.Stamp) {
 	} else {
 		h[api.HeaderRegion] = []string{string(region)}
 	}
-	e := s.epoch.Load()
-	if e == nil || e.epoch != st.Version.Epoch {
-		e = &epochText{epoch: st.Version.Epoch, text: []string{st.Version.Epoch.String()}}
-		s.epoch.Store(e)
+	if st.Version.Epoch.IsZero() {
+		return // nothing is loaded yet: an answer about the node itself, of no version
 	}
-	h[api.HeaderEpoch] = e.text
-	v := [...]string{strconv.FormatUint(st.Version.Revision, 10), api.AgeHeader(st.Age), st.Source}
-	h[api.HeaderRevision] = v[0:1:1]
-	h[api.HeaderAgeMS] = v[1:2:2]
-	h[api.HeaderSource] = v[2:3:3]
+	v := s.last.Load()
+	if v == nil || v.epoch != st.Version.Epoch || v.revision != st.Version.Revision {
+		v = &versionText{
+			epoch: st.Version.Epoch, revision: st.Version.Revision,
+			texts: [2]string{st.Version.Epoch.String(), strconv.FormatUint(st.Version.Revision, 10)},
+		}
+		s.last.Store(v)
+	}
+	h[api.HeaderEpoch] = v.texts[0:1:1]
+	h[api.HeaderRevision] = v.texts[1:2:2]
+	if ms := st.Age.Milliseconds(); ms >= 0 && ms < int64(len(ages)) {
+		h[api.HeaderAgeMS] = ages[ms : ms+1 : ms+1]
+	} else {
+		h[api.HeaderAgeMS] = []string{api.AgeHeader(st.Age)}
+	}
+	if st.Source == api.SourceMemory {
+		h[api.HeaderSource] = fromMemory
+	} else {
+		h[api.HeaderSource] = []string{st.Source}
+	}
 }

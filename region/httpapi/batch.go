@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,9 +18,16 @@ import (
 // commit of the store.
 const batchWorkers = 128
 
+// commasPerItem is more than instances have on the average.
+const commasPerItem = 64
+
 // batchRegister registers many instances. One that is refused does not hinder the others;
 // each passes the same checks, authorization among them, as if it had come alone.
 func (d *door) batchRegister(ctx context.Context, r *request) (answer, error) {
+	ns := r.namespace() // of the items that name none
+	if r.err != nil {
+		return answer{}, r.err
+	}
 	body, err := r.batchBody()
 	if err != nil {
 		return answer{}, err
@@ -46,7 +54,7 @@ func (d *door) batchRegister(ctx context.Context, r *request) (answer, error) {
 	}
 	for i := range items {
 		it := &items[i]
-		key := keyOf(&it.Namespace, it.Service, it.ID)
+		key := keyOf(&it.Namespace, ns, it.Service, it.ID)
 		_, twice := seen[key]
 		seen[key] = struct{}{}
 		switch {
@@ -74,12 +82,16 @@ func (d *door) registerItem(ctx context.Context, it *api.BatchRegistration) (cre
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	_, created, err = d.Registry.Register(ctx, keyOf(&it.Namespace, it.Service, it.ID), it.Registration)
+	_, created, err = d.Registry.Register(ctx, api.InstanceKey{Namespace: it.Namespace, Service: it.Service, ID: it.ID}, it.Registration)
 	return created, err
 }
 
 // batchHeartbeats takes signs of life of many instances.
 func (d *door) batchHeartbeats(ctx context.Context, r *request) (answer, error) {
+	ns := r.namespace() // of the items that name none
+	if r.err != nil {
+		return answer{}, r.err
+	}
 	body, err := r.batchBody()
 	if err != nil {
 		return answer{}, err
@@ -93,19 +105,37 @@ func (d *door) batchHeartbeats(ctx context.Context, r *request) (answer, error) 
 	}
 	results := make([]api.BatchResult, len(items))
 	for i := range items {
-		it, err := &items[i], bad[i]
-		if err == nil {
-			_, err = d.Registry.Heartbeat(ctx, keyOf(&it.Namespace, it.Service, it.ID), it.Incarnation)
+		keyOf(&items[i].Namespace, ns, items[i].Service, items[i].ID)
+	}
+	good, at := items, []int(nil)
+	if len(bad) > 0 {
+		good = make([]api.BatchHeartbeat, 0, len(items))
+		for i := range items {
+			if bad[i] == nil {
+				good, at = append(good, items[i]), append(at, i)
+			}
 		}
-		results[i] = d.result(it.Namespace, it.Service, it.ID, err)
+	}
+	errs := d.Registry.Heartbeats(ctx, good)
+	for i := range items {
+		results[i] = d.result(items[i].Namespace, items[i].Service, items[i].ID, bad[i])
+	}
+	for k, err := range errs {
+		i := k
+		if at != nil {
+			i = at[k]
+		}
+		if err != nil {
+			results[i] = d.result(items[i].Namespace, items[i].Service, items[i].ID, err)
+		}
 	}
 	return d.batchAnswer(results)
 }
 
-// keyOf returns the key of an item, whose namespace it fills in.
-func keyOf(ns *api.Namespace, service api.ServiceName, id api.InstanceID) api.InstanceKey {
+// keyOf returns the key of an item, whose namespace it fills in when it names none.
+func keyOf(ns *api.Namespace, otherwise api.Namespace, service api.ServiceName, id api.InstanceID) api.InstanceKey {
 	if *ns == "" {
-		*ns = api.DefaultNamespace
+		*ns = otherwise
 	}
 	return api.InstanceKey{Namespace: *ns, Service: service, ID: id}
 }
@@ -121,8 +151,12 @@ func (r *request) batchBody() ([]byte, error) {
 // decodeBatch reads {"field":[items]}. An item that cannot be read leaves its error in bad,
 // by its place; what can be read of it names it in the answer.
 func decodeBatch[T any](body []byte, field string) (items []T, bad map[int]error, err error) {
-	if items, ok := decodeWell[T](body, field); ok {
-		return items, nil, checkBatch(len(items), field)
+	// Many more commas than a batch needs may be many more items than it may have, each of which
+	// costs a hundred times its bytes to read: they are counted first.
+	if bytes.Count(body, []byte{','}) <= commasPerItem*api.MaxBatchItems {
+		if items, ok := decodeWell[T](body, field); ok {
+			return items, nil, checkBatch(len(items), field)
+		}
 	}
 	// Something is wrong: with the whole, or with some items?
 	var fields map[string]json.RawMessage
@@ -211,7 +245,8 @@ func cut(s string) string {
 }
 
 // batchAnswer answers with what became of the items. When all are refused because nobody
-// knows the caller, the whole request is: the token is the request's.
+// knows the caller, the whole request is: the token is the request's. The same when the node has
+// no catalogue yet.
 func (d *door) batchAnswer(results []api.BatchResult) (answer, error) {
 	out := api.BatchResults{Results: results}
 	strangers := 0
@@ -226,5 +261,14 @@ func (d *door) batchAnswer(results []api.BatchResult) (answer, error) {
 	if strangers > 0 && strangers == len(results) {
 		return answer{}, results[0].Err()
 	}
-	return answer{body: &out, stamp: d.Registry.Stamp()}, nil
+	st := d.Registry.Stamp()
+	if st.Version.Epoch.IsZero() && out.Failed == len(results) {
+		// Nothing is loaded yet, so there is no version that a success could name.
+		for i := range results {
+			if results[i].Code == api.CodeUnavailable {
+				return answer{}, results[i].Err()
+			}
+		}
+	}
+	return answer{body: resultsBody{&out}, stamp: st}, nil
 }

@@ -173,7 +173,7 @@ func realRegistry(t testing.TB, change func(*registry.Config)) (*registry.Regist
 // What the quick reader reads it reads as the strict one does.
 func FuzzQuickHeartbeats(f *testing.F) {
 	for _, s := range []string{
-		`{"heartbeats":[]}`, ` { "heartbeats" : [ { "service":"orders" , "id":"a"},{"id":"b","incarnation":7,"ns":"x"} ] } `, `{"heartbeats":[{}]}`,
+		`{"heartbeats":[]}`, ` { "heartbeats" : [ { "service":"orders" , "id":"a"},{"id":"b","incarnation":7,"ns":"x"} ] } `, `{"heartbeats":[{}]}`, `{"heartbeats":[{"id":"a","load":0},{"load":1000},{"load":7}]}`, `{"heartbeats":[{"load":1001}]}`, `{"heartbeats":[{"load":null}]}`,
 		`{"heartbeats":[{"id":"a","id":"b"}]}`, `{"heartbeats":[{"ID":"a"}]}`, `{"heartbeats":[{"incarnation":01}]}`, `{"heartbeats":[{"incarnation":1.0}]}`,
 		`{"heartbeats":[{"incarnation":999999999999999999}]}`, `{"heartbeats":[{"incarnation":18446744073709551616}]}`, `{"heartbeats":[{},]}`,
 		`{"heartbeats":[{"id":"a",}]}`, `{"heartbeats":[]}x`, `{"heartbeats":[],"heartbeats":[]}`, `{"heartbeats":[{"id":"\\u0041"}]}`, `{"heartbeats":[{"id":"ü"}]}`,
@@ -242,4 +242,62 @@ func BenchmarkBatchHeartbeats(b *testing.B) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)*100/time.Since(began).Seconds(), "instances/s")
+}
+
+// P8: a body of a megabyte costs some megabytes to refuse, whatever it holds.
+func TestBatchesThatAreAllBraces(t *testing.T) {
+	h, _ := testDoor(t, newFake(), nil)
+	for what, body := range map[string]string{
+		"open braces":     `{"heartbeats":[` + strings.Repeat("{", api.MaxBatchBytes-100),
+		"empty items":     `{"heartbeats":[` + strings.Repeat("{},", (api.MaxBatchBytes-100)/3) + "{}]}",
+		"empty instances": `{"instances":[` + strings.Repeat("{},", (api.MaxBatchBytes-100)/3) + "{}]}",
+	} {
+		path := api.PathBatchHeartbeats
+		if strings.Contains(body[:20], "instances") {
+			path = api.PathBatchRegister
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		w := raw{method: "POST", target: path, body: body, header: "Content-Type: application/json"}.do(t, h)
+		runtime.ReadMemStats(&after)
+		got := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d, %d MiB", what, w.Code, got>>20)
+		if w.Code < 400 || w.Code >= 500 {
+			t.Errorf("%s: %d %s", what, w.Code, w.Body)
+		}
+		if got > 96<<20 {
+			t.Errorf("%s cost %d MiB", what, got>>20)
+		}
+	}
+}
+
+// unloaded is a registry that has nothing yet.
+type unloaded struct{ *fake }
+
+func (unloaded) Stamp() registry.Stamp { return registry.Stamp{Region: "us-east"} }
+
+// P4: a node without a catalogue has no version to name. It gave batches a 200 of revision 0 and of no epoch, which
+// a client would take for a step back.
+func TestNothingLoadedNamesNoVersion(t *testing.T) {
+	f := newFake()
+	f.failure = api.Errorf(api.CodeUnavailable, "the catalogue is not loaded yet")
+	h, _ := testDoor(t, unloaded{f}, nil)
+	for path, body := range map[string]string{
+		api.PathBatchRegister:   `{"instances":[{"service":"orders","id":"a","address":"10.0.0.1","port":80},{"service":"orders"}]}`,
+		api.PathBatchHeartbeats: `{"heartbeats":[{"service":"orders","id":"a"},{"service":"orders","id":"b"}]}`,
+	} {
+		w := raw{"POST", path, asked, body}.do(t, h)
+		if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"unavailable"`) {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	w := raw{"GET", api.PathLimits, "", ""}.do(t, h)
+	for _, name := range []string{api.HeaderEpoch, api.HeaderRevision, api.HeaderAgeMS, api.HeaderSource} {
+		if v, ok := w.Header()[name]; ok {
+			t.Errorf("limits: %s: %q", name, v)
+		}
+	}
+	if w.Code != 200 || w.Header().Get(api.HeaderRegion) != "us-east" {
+		t.Errorf("limits: %d, %v", w.Code, w.Header())
+	}
 }

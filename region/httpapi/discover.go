@@ -43,12 +43,12 @@ func (d *door) resolve(ctx context.Context, r *request) (answer, error) {
 	if r.err != nil {
 		return answer{}, r.err
 	}
-	res, st, err := d.Registry.Resolve(ctx, q)
+	shared, views, st, err := d.Registry.ResolveShared(ctx, q)
 	if err != nil {
 		return answer{}, err
 	}
-	whole(&res)
-	return answer{body: &res, stamp: st}, nil
+	res, err := newResolution(shared, views)
+	return answer{body: res, stamp: st}, err
 }
 
 func (d *door) explain(ctx context.Context, r *request) (answer, error) {

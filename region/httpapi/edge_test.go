@@ -149,9 +149,9 @@ func TestCallsTimeOut(t *testing.T) {
 
 type hanging struct{ *fake }
 
-func (hanging) Resolve(ctx context.Context, _ registry.ResolveQuery) (api.Resolution, registry.Stamp, error) {
+func (hanging) ResolveShared(ctx context.Context, _ registry.ResolveQuery) (*registry.Answer, []api.Origin, registry.Stamp, error) {
 	<-ctx.Done()
-	return api.Resolution{}, registry.Stamp{}, fmt.Errorf("orders: %w", ctx.Err())
+	return nil, nil, registry.Stamp{}, fmt.Errorf("orders: %w", ctx.Err())
 }
 
 // Strangers choose paths and methods; they must not choose label values.
@@ -171,7 +171,7 @@ func TestMetricsNameRoutesAndNotPaths(t *testing.T) {
 	} {
 		q.do(t, h)
 	}
-	want := map[string]int{"GET /v1/resolve/:service 2xx": 2, "GET /v1/resolve/:service 4xx": 1, "GET /v1/kv/* 4xx": 2, "other other 4xx": 4}
+	want := map[string]int{"GET /v1/resolve/:service 2xx": 2, "GET /v1/resolve/:service 4xx": 1, "GET /v1/kv/* 4xx": 2, "GET /v1/policies/:service 4xx": 1, "other other 4xx": 3}
 	if fmt.Sprint(mp.seen) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", mp.seen, want)
 	}

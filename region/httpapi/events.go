@@ -35,7 +35,7 @@ func (d *door) events(w http.ResponseWriter, r *request) error {
 }
 
 func (r *request) eventsQuery(follow bool, now time.Time) events.Query {
-	q := events.Query{Subject: r.query.Get("subject"), Kinds: r.eventKinds(), Limit: r.limit(), Cursor: r.cursor()}
+	q := events.Query{Namespace: r.onlyNamespace(), Subject: r.query.Get("subject"), Kinds: r.eventKinds(), Limit: r.limit(), Cursor: r.cursor()}
 	if r.query.Has("subject") {
 		r.check(api.CheckEventSubject(q.Subject))
 	}
@@ -119,10 +119,11 @@ func (s *stream) sendEvent(f api.EventFrame) error {
 		name, data = api.EventFrameGap, f.Gap
 	}
 	return s.write(func() error {
+		b := s.out()
 		if f.Gap == nil {
-			s.buf.WriteString("id: " + strconv.FormatUint(f.Last, 10) + "\n")
+			b.WriteString("id: " + strconv.FormatUint(f.Last, 10) + "\n")
 		}
-		s.buf.WriteString("event: " + name + "\ndata: ")
-		return s.enc.Encode(data) // ends the line
+		b.WriteString("event: " + name + "\ndata: ")
+		return b.enc.Encode(data) // ends the line
 	}, false)
 }

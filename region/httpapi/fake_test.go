@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
@@ -96,6 +97,40 @@ func (f *fake) Register(ctx context.Context, key api.InstanceKey, reg api.Regist
 	return i, !exists, nil
 }
 
+func (f *fake) ListMembers(ctx context.Context, region api.Region) (api.MemberList, registry.Stamp, error) {
+	if err := f.note(ctx, region); err != nil {
+		return api.MemberList{}, registry.Stamp{}, err
+	}
+	return api.MemberList{Region: region, Members: []api.Member{{Node: "n1", ID: "00000000000000a1", Address: "10.0.0.1:7403", Role: api.RoleVoter, Started: true, Answers: true, Leader: true}}}, f.Stamp(), nil
+}
+
+func (f *fake) RaiseEpochFor(ctx context.Context, region api.Region, raise api.EpochRaise) (api.EpochRaised, registry.Stamp, error) {
+	if err := f.note(ctx, raise); err != nil {
+		return api.EpochRaised{}, registry.Stamp{}, err
+	}
+	return api.EpochRaised{Region: region, Epoch: api.Epoch{Generation: raise.Above + 1, Nonce: 0xabc}, Revision: 42}, f.Stamp(), nil
+}
+
+func (f *fake) AddMember(ctx context.Context, _ api.Region, add api.MemberAdd) (api.Member, bool, error) {
+	if err := f.note(ctx, add); err != nil {
+		return api.Member{}, false, err
+	}
+	if add.Node == "" {
+		return api.Member{}, false, api.FieldError("node", "no node", "name it")
+	}
+	return api.Member{Node: add.Node, Address: add.Address, Role: api.RoleLearner}, add.Node != "n1", nil
+}
+
+func (f *fake) RemoveMember(ctx context.Context, _ api.Region, node string, force bool) error {
+	if err := f.note(ctx, [2]any{node, force}); err != nil {
+		return err
+	}
+	if node == "n1" && !force {
+		return api.Errorf(api.CodeConflict, "too few would be left")
+	}
+	return nil
+}
+
 func (f *fake) find(key api.InstanceKey, incarnation uint64) (api.Instance, error) {
 	i, ok := f.instances[key]
 	switch {
@@ -124,6 +159,24 @@ func (f *fake) Get(ctx context.Context, key api.InstanceKey, o registry.ReadOpti
 	return i, st, err
 }
 
+func (f *fake) RemoveService(ctx context.Context, ns api.Namespace, service api.ServiceName) (api.ServiceRemoved, error) {
+	out := api.ServiceRemoved{Namespace: ns, Service: service}
+	if err := f.note(ctx, api.ServiceKey{Namespace: ns, Service: service}); err != nil {
+		return out, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k := range f.instances {
+		if k.ServiceKey() == (api.ServiceKey{Namespace: ns, Service: service}) {
+			delete(f.instances, k)
+			out.Removed++
+		}
+	}
+	f.revision++
+	out.Revision = f.revision
+	return out, nil
+}
+
 func (f *fake) Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error {
 	if err := f.note(ctx, incarnation); err != nil {
 		return err
@@ -138,7 +191,8 @@ func (f *fake) Deregister(ctx context.Context, key api.InstanceKey, incarnation 
 	return nil
 }
 
-func (f *fake) Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error) {
+func (f *fake) Beat(ctx context.Context, key api.InstanceKey, hb api.Heartbeat) (api.HeartbeatAck, error) {
+	incarnation := hb.Incarnation
 	if err := f.note(ctx, incarnation); err != nil {
 		return api.HeartbeatAck{}, err
 	}
@@ -149,6 +203,25 @@ func (f *fake) Heartbeat(ctx context.Context, key api.InstanceKey, incarnation u
 		return api.HeartbeatAck{}, err
 	}
 	return api.HeartbeatAck{ID: i.ID, Status: i.Status, Incarnation: i.Incarnation, TTL: i.TTL, Epoch: testEpoch}, nil
+}
+
+func (f *fake) Heartbeats(ctx context.Context, items []api.BatchHeartbeat) []error {
+	errs := make([]error, len(items))
+	for i := range items {
+		it := &items[i]
+		_, errs[i] = f.Beat(ctx, keyOf(&it.Namespace, api.DefaultNamespace, it.Service, it.ID), api.Heartbeat{Incarnation: it.Incarnation, Load: it.Load})
+	}
+	return errs
+}
+
+func (f *fake) Report(ctx context.Context, node string, rep api.NodeReport) (api.NodeAnswer, error) {
+	if err := f.note(ctx, rep); err != nil {
+		return api.NodeAnswer{}, err
+	}
+	if err := rep.Validate(); err != nil {
+		return api.NodeAnswer{}, err
+	}
+	return api.NodeAnswer{Term: rep.Term, Epoch: testEpoch, Revision: f.revision}, nil
 }
 
 func (f *fake) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
@@ -209,9 +282,22 @@ func (f *fake) Resolve(ctx context.Context, q registry.ResolveQuery) (api.Resolu
 	}, f.Stamp(), nil
 }
 
+func (f *fake) ResolveShared(ctx context.Context, q registry.ResolveQuery) (*registry.Answer, []api.Origin, registry.Stamp, error) {
+	res, st, err := f.Resolve(ctx, q)
+	return &registry.Answer{Resolution: res}, nil, st, err
+}
+
 func (f *fake) Explain(ctx context.Context, q registry.ResolveQuery) (api.Explanation, registry.Stamp, error) {
 	res, st, err := f.Resolve(ctx, q)
 	return api.Explanation{Resolution: res, From: "us-east"}, st, err
+}
+
+func (f *fake) WhatIf(ctx context.Context, q registry.WhatIfQuery) (api.WhatIf, registry.Stamp, error) {
+	return api.WhatIf{Region: "us-east", Lost: q.Losses, Effect: api.EffectNone, Detail: "<nothing>"}, f.Stamp(), f.note(ctx, q)
+}
+
+func (f *fake) WatchShared(ctx context.Context, q registry.WatchQuery, send func(*api.Frame, *encoded.Frame) error) error {
+	return f.Watch(ctx, q, func(f api.Frame) error { return send(&f, nil) })
 }
 
 func (f *fake) Watch(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error {
@@ -260,6 +346,24 @@ func (f *fake) RegionInfo(ctx context.Context, region api.Region) (api.RegionInf
 		return api.RegionInfo{}, registry.Stamp{}, api.Errorf(api.CodeRegionNotFound, "region %s is not known", region)
 	}
 	return api.RegionInfo{Origin: api.Origin{Region: region}, Self: true}, f.Stamp(), nil
+}
+
+func (f *fake) RegionsOf(ctx context.Context, ns api.Namespace) (api.RegionList, registry.Stamp, error) {
+	return api.RegionList{Home: "us-east"}, f.Stamp(), f.note(ctx, ns)
+}
+
+func (f *fake) RegionInfoOf(ctx context.Context, region api.Region, ns api.Namespace) (api.RegionInfo, registry.Stamp, error) {
+	info, st, err := f.RegionInfo(ctx, region)
+	info.Namespace = ns
+	return info, st, err
+}
+
+func (f *fake) VerifyRegion(ctx context.Context, region api.Region) (api.Verification, error) {
+	return api.Verification{Region: region, Result: api.VerifyEqual}, f.note(ctx, region)
+}
+
+func (f *fake) ResyncRegion(ctx context.Context, region api.Region) (api.ResyncInfo, error) {
+	return api.ResyncInfo{Region: region, State: api.ResyncWaiting}, f.note(ctx, region)
 }
 
 func (f *fake) Federation(ctx context.Context) (api.FederationInfo, registry.Stamp, error) {

@@ -46,6 +46,26 @@ func TestEveryEndpointAnswers(t *testing.T) {
 			registry.ReadOptions{Strong: true, MinRevision: 44},
 		},
 		{
+			raw{"GET", "/v1/regions/us-east/members", "", ""},
+			200,
+			`{"region":"us-east","members":[{"node":"n1","id":"00000000000000a1","address":"10.0.0.1:7403","role":"voter","started":true,"answers":true,"leader":true}]}`,
+			api.Region("us-east"),
+		},
+		{
+			raw{"POST", "/v1/regions/us-east/epoch", asked, `{"above":3}`},
+			200,
+			`{"region":"us-east","epoch":"4-0000000000000abc","revision":42}`,
+			api.EpochRaise{Above: 3},
+		},
+		{
+			raw{"POST", "/v1/regions/us-east/members", asked, `{"node":"n2","address":"10.0.0.2:7403"}`},
+			201,
+			`{"node":"n2","id":"","address":"10.0.0.2:7403","role":"learner","started":false,"answers":false}`,
+			api.MemberAdd{Node: "n2", Address: "10.0.0.2:7403"},
+		},
+		{raw{"DELETE", "/v1/regions/us-east/members/10.0.0.2:7403", "", ""}, 204, ``, [2]any{"10.0.0.2:7403", false}},
+		{raw{"DELETE", "/v1/regions/us-east/members/n1?force=true", "", ""}, 204, ``, [2]any{"n1", true}},
+		{
 			raw{"PUT", inst + "/heartbeat", "", ""},
 			200,
 			`{"id":"orders-1","status":"passing","incarnation":5,"ttl":"15s","epoch":"3-0000000000000abc"}`, uint64(0),
@@ -79,6 +99,12 @@ func TestEveryEndpointAnswers(t *testing.T) {
 		},
 		{raw{"DELETE", inst + "?incarnation=5", "", ""}, 204, ``, uint64(5)},
 		{
+			raw{"DELETE", "/v1/services/orders?ns=shop", "", ""},
+			200,
+			`{"ns":"shop","service":"orders","removed":1,"revision":50}`,
+			api.ServiceKey{Namespace: "shop", Service: "orders"},
+		},
+		{
 			raw{"GET", "/v1/services?ns=", "", ""},
 			200,
 			`{"services":[{"ns":"default","service":"orders","instances":1,"statuses":{"passing":1},"passing":1}]}`,
@@ -97,6 +123,16 @@ func TestEveryEndpointAnswers(t *testing.T) {
 			raw{"GET", "/v1/resolve/orders?zone=a&limit=1000&consistency=eventual", "", ""},
 			200, `{` + resolution + `}`,
 			registry.ResolveQuery{Namespace: "default", Service: "orders", Zone: "a", Limit: 1000},
+		},
+		{
+			raw{"GET", "/v1/whatif?lose_link=eu-west~us-east&lose=ap-south&lose_zone=eu-west/a&lose=sa-east&service=a&service=b&from=us-east/b&limit=10&cursor=default/x&ns=shop", "", ""},
+			200,
+			`{"region":"us-east","lost":[{"region":"ap-south"},{"region":"sa-east"},{"region":"eu-west","zone":"a"},{"link":["eu-west","us-east"]}],"callers":[],` +
+				`"effect":"unaffected","detail":"<nothing>","counts":{"services":0,"down":0,"over":0,"moved":0,"was_down":0,"unaffected":0},"regions":[],"services":[],"views":[]}`,
+			registry.WhatIfQuery{
+				Namespace: "shop", Services: []api.ServiceName{"a", "b"}, FromRegion: "us-east", FromZone: "b", Limit: 10, Cursor: "default/x",
+				Losses: []api.Loss{{Region: "ap-south"}, {Region: "sa-east"}, {Region: "eu-west", Zone: "a"}, {Link: []api.Region{"eu-west", "us-east"}}},
+			},
 		},
 		{
 			raw{"GET", "/v1/explain/orders?from=eu-west/b", "", ""},

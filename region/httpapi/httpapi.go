@@ -7,8 +7,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/store"
@@ -28,26 +30,43 @@ type Registry interface {
 	Register(ctx context.Context, key api.InstanceKey, reg api.Registration) (inst api.Instance, created bool, err error)
 	Get(ctx context.Context, key api.InstanceKey, o registry.ReadOptions) (api.Instance, registry.Stamp, error)
 	Deregister(ctx context.Context, key api.InstanceKey, incarnation uint64) error
-	Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error)
+	RemoveService(ctx context.Context, ns api.Namespace, service api.ServiceName) (api.ServiceRemoved, error)
+	Beat(ctx context.Context, key api.InstanceKey, hb api.Heartbeat) (api.HeartbeatAck, error)
+	// Heartbeats returns one error for each item, in their order.
+	Heartbeats(ctx context.Context, items []api.BatchHeartbeat) []error
+	// Report is for the nodes of the region among themselves.
+	Report(ctx context.Context, node string, rep api.NodeReport) (api.NodeAnswer, error)
 	SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error)
 	EndDrain(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.Instance, error)
 
 	ListServices(ctx context.Context, q registry.ServicesQuery) (api.ServiceList, registry.Stamp, error)
 	ListInstances(ctx context.Context, q registry.InstancesQuery) (api.InstanceList, registry.Stamp, error)
-	Resolve(ctx context.Context, q registry.ResolveQuery) (api.Resolution, registry.Stamp, error)
+	ResolveShared(ctx context.Context, q registry.ResolveQuery) (*registry.Answer, []api.Origin, registry.Stamp, error)
 	Explain(ctx context.Context, q registry.ResolveQuery) (api.Explanation, registry.Stamp, error)
+	WhatIf(ctx context.Context, q registry.WhatIfQuery) (api.WhatIf, registry.Stamp, error)
 
-	// Watch calls send from one goroutine at a time, and returns soon after ctx ends or
+	// WatchShared calls send from one goroutine at a time, and returns soon after ctx ends or
 	// send returns an error. An error before the first send is answered with its status.
-	Watch(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error
+	WatchShared(ctx context.Context, q registry.WatchQuery, send func(*api.Frame, *encoded.Frame) error) error
 
-	// FollowEvents calls send as Watch does.
+	// FollowEvents calls send as WatchShared does.
 	FollowEvents(ctx context.Context, q events.Query, send func(api.EventFrame) error) error
 	Events(ctx context.Context, q events.Query) (api.EventList, registry.Stamp, error)
 
 	Regions(ctx context.Context) (api.RegionList, registry.Stamp, error)
 	RegionInfo(ctx context.Context, region api.Region) (api.RegionInfo, registry.Stamp, error)
+	// RegionsOf and RegionInfoOf count one namespace instead of all.
+	RegionsOf(ctx context.Context, ns api.Namespace) (api.RegionList, registry.Stamp, error)
+	RegionInfoOf(ctx context.Context, region api.Region, ns api.Namespace) (api.RegionInfo, registry.Stamp, error)
 	Federation(ctx context.Context) (api.FederationInfo, registry.Stamp, error)
+	VerifyRegion(ctx context.Context, region api.Region) (api.Verification, error)
+	ResyncRegion(ctx context.Context, region api.Region) (api.ResyncInfo, error)
+	// RaiseEpochFor is for a federation that is a process of its own.
+	RaiseEpochFor(ctx context.Context, region api.Region, raise api.EpochRaise) (api.EpochRaised, registry.Stamp, error)
+
+	ListMembers(ctx context.Context, region api.Region) (api.MemberList, registry.Stamp, error)
+	AddMember(ctx context.Context, region api.Region, add api.MemberAdd) (m api.Member, created bool, err error)
+	RemoveMember(ctx context.Context, region api.Region, node string, force bool) error
 
 	// Backup returns every record of the store, of one moment.
 	Backup(ctx context.Context) (store.Image, error)
@@ -64,6 +83,9 @@ type Config struct {
 
 	// KV serves /v1/kv/; nil = 404.
 	KV KV
+
+	// Steering serves /v1/policies and the drains of regions; nil = 404.
+	Steering Steering
 
 	// Metrics serves GET /metrics; nil = 404.
 	Metrics http.Handler
@@ -110,10 +132,20 @@ type door struct {
 	metrics *instruments
 	tracer  trace.Tracer // nil = no traces
 	stamps  stamper
+	sent    *encoded.Budget // of the frames of watches
+	beside  bool            // of a federation that is its own process
 }
+
+// sentBytes bounds what is kept of the frames of watches: some 6,000 changes.
+const sentBytes = 4 << 20
 
 // New returns the handler of HTTP v1. It starts no goroutine.
 func New(cfg Config) (http.Handler, error) {
+	return newHandler(cfg, false)
+}
+
+// newHandler returns the handler of a node, or of a process beside them.
+func newHandler(cfg Config, beside bool) (http.Handler, error) {
 	if cfg.Registry == nil {
 		return nil, errors.New("http api: a registry is required")
 	}
@@ -131,6 +163,7 @@ func New(cfg Config) (http.Handler, error) {
 		guard:  newGuard(cfg.AllowedHosts),
 		ids:    newRequestIDs(),
 		stamps: newStamper(cfg.Region, cfg.Node),
+		sent:   encoded.NewBudget(sentBytes),
 	}
 	if cfg.TracerProvider != nil {
 		d.tracer = cfg.TracerProvider.Tracer("github.com/nearside/nearside/region/httpapi")
@@ -139,6 +172,9 @@ func New(cfg Config) (http.Handler, error) {
 		}
 	}
 	routes := d.routes()
+	if d.beside = beside; beside {
+		routes = slices.DeleteFunc(routes, func(rt route) bool { return !besidePaths[rt.path] })
+	}
 	var err error
 	if d.metrics, err = newInstruments(cfg.MeterProvider, routes); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ func (d *door) register(ctx context.Context, r *request) (answer, error) {
 		return answer{}, r.err
 	}
 	var reg api.Registration
-	if err := r.decode(&reg); err != nil {
+	if err := r.decodeRegistration(&reg); err != nil {
 		return answer{}, err
 	}
 	inst, created, err := d.Registry.Register(ctx, key, reg)
@@ -51,6 +51,18 @@ func (d *door) deregister(ctx context.Context, r *request) (answer, error) {
 	return answer{status: http.StatusNoContent, stamp: d.Registry.Stamp()}, nil
 }
 
+func (d *door) removeService(ctx context.Context, r *request) (answer, error) {
+	service, ns := r.service(), r.namespace()
+	if r.err != nil {
+		return answer{}, r.err
+	}
+	out, err := d.Registry.RemoveService(ctx, ns, service)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{body: &out, stamp: d.Registry.Stamp()}, nil
+}
+
 func (d *door) heartbeat(ctx context.Context, r *request) (answer, error) {
 	key, incarnation := r.instanceKey(), r.number("incarnation")
 	if r.err != nil {
@@ -64,11 +76,12 @@ func (d *door) heartbeat(ctx context.Context, r *request) (answer, error) {
 		return answer{}, api.FieldError("incarnation",
 			fmt.Sprintf("the body says incarnation %d and the query %d", hb.Incarnation, incarnation), "say it once")
 	}
-	ack, err := d.Registry.Heartbeat(ctx, key, max(hb.Incarnation, incarnation))
+	hb.Incarnation = max(hb.Incarnation, incarnation)
+	ack, err := d.Registry.Beat(ctx, key, hb)
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: &ack, stamp: d.Registry.Stamp()}, nil
+	return answer{body: ackBody{&ack}, stamp: d.Registry.Stamp(), short: true}, nil
 }
 
 func (d *door) setStatus(ctx context.Context, r *request) (answer, error) {
@@ -83,18 +96,12 @@ func (d *door) setStatus(ctx context.Context, r *request) (answer, error) {
 	return d.change(ctx, key, c)
 }
 
-// drainRequest is the optional body of PUT …/{id}/drain.
-type drainRequest struct {
-	Note        string `json:"note,omitempty"`
-	Incarnation uint64 `json:"incarnation,omitempty"`
-}
-
 func (d *door) drain(ctx context.Context, r *request) (answer, error) {
 	key := r.instanceKey()
 	if r.err != nil {
 		return answer{}, r.err
 	}
-	var body drainRequest
+	var body api.Drain
 	if err := r.decodeOptional(&body); err != nil {
 		return answer{}, err
 	}

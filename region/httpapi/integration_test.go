@@ -15,6 +15,7 @@ import (
 
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/region/steering"
 	"github.com/nearside/nearside/region/store/memstore"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -161,12 +162,16 @@ func withRegion(t *testing.T, test func(t *testing.T, c *client)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		steer, err := steering.New(steering.Config{Registry: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		ran := make(chan error, 1)
 		go func() { ran <- reg.Run(ctx) }()
 		<-reg.Loaded()
 
-		h, err := New(Config{Registry: reg, KV: keys, Region: "us-east", Node: "n1", Closing: ctx})
+		h, err := New(Config{Registry: reg, KV: keys, Steering: steer, Region: "us-east", Node: "n1", Closing: ctx})
 		if err != nil {
 			t.Fatal(err)
 		}

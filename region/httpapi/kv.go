@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
@@ -21,7 +22,7 @@ type KV interface {
 	List(ctx context.Context, q kv.ListQuery) (api.KVList, registry.Stamp, error)
 	Put(ctx context.Context, q kv.PutQuery) (out api.KVWritten, created bool, err error)
 	Delete(ctx context.Context, q kv.DeleteQuery) (revision uint64, err error)
-	Watch(ctx context.Context, q kv.WatchQuery, send func(api.Frame) error) error
+	WatchShared(ctx context.Context, q kv.WatchQuery, send func(*api.Frame, *encoded.Frame) error) error
 	Limits(l *api.Limits)
 }
 
@@ -97,14 +98,14 @@ func (d *door) kvWatch(w http.ResponseWriter, r *request) error {
 	if r.err != nil {
 		return r.err
 	}
-	return d.frames(w, r, func(ctx context.Context, send func(api.Frame) error) error { return d.KV.Watch(ctx, q, send) })
+	return d.frames(w, r, func(ctx context.Context, send sender) error { return d.KV.WatchShared(ctx, q, send) })
 }
 
 func (d *door) kvPut(ctx context.Context, r *request) (answer, error) {
 	if d.KV == nil {
 		return answer{}, errNoKV
 	}
-	q := kv.PutQuery{Namespace: r.namespace(), Key: r.validKVKey(), CAS: r.cas()}
+	q := kv.PutQuery{Namespace: r.namespace(), Key: r.validKVKey(), CAS: r.cas(), Epoch: r.epoch()}
 	if r.err != nil {
 		return answer{}, r.err
 	}
@@ -127,7 +128,7 @@ func (d *door) kvDelete(ctx context.Context, r *request) (answer, error) {
 	if d.KV == nil {
 		return answer{}, errNoKV
 	}
-	q := kv.DeleteQuery{Namespace: r.namespace(), Key: r.validKVKey(), CAS: r.cas()}
+	q := kv.DeleteQuery{Namespace: r.namespace(), Key: r.validKVKey(), CAS: r.cas(), Epoch: r.epoch()}
 	if r.err != nil {
 		return answer{}, r.err
 	}
@@ -180,6 +181,22 @@ func (r *request) cas() *uint64 {
 	return &n
 }
 
+// epoch returns ?epoch=, the history that ?cas= is a revision of; zero when it is not given.
+func (r *request) epoch() api.Epoch {
+	if !r.query.Has("epoch") {
+		return api.Epoch{}
+	}
+	s := r.query.Get("epoch")
+	e, err := api.ParseEpoch(s)
+	switch {
+	case err != nil, e.IsZero():
+		r.bad("epoch", s, "give back the Nearside-Epoch of the answer that told the revision, or leave it out")
+	case !r.query.Has("cas"):
+		r.bad("epoch", s, "give it together with cas: it says of which history that revision is")
+	}
+	return e
+}
+
 // value reads the body as it is. Any media type is fine, and kept nowhere; an encoding is
 // not, because what comes back would not be what was meant.
 func (r *request) value() ([]byte, error) {
@@ -210,12 +227,7 @@ func (r *request) value() ([]byte, error) {
 
 // only refuses parameters of the route's other answers.
 func (r *request) only(names ...string) {
-	given := make([]string, 0, len(r.query))
-	for name := range r.query {
-		given = append(given, name)
-	}
-	slices.Sort(given) // so that the same request always gets the same answer
-	for _, name := range given {
+	for _, name := range r.query.names() { // sorted, so that the same request always gets the same answer
 		if !slices.Contains(names, name) {
 			r.fail(unknownParameter(name, names))
 		}

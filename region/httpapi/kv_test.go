@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
@@ -95,6 +96,10 @@ func (f *fakeKV) Delete(_ context.Context, q kv.DeleteQuery) (uint64, error) {
 	delete(f.keys, string(q.Namespace)+"/"+q.Key)
 	f.revision++
 	return f.revision, nil
+}
+
+func (f *fakeKV) WatchShared(ctx context.Context, q kv.WatchQuery, send func(*api.Frame, *encoded.Frame) error) error {
+	return f.Watch(ctx, q, func(f api.Frame) error { return send(&f, nil) })
 }
 
 func (f *fakeKV) Watch(_ context.Context, q kv.WatchQuery, send func(api.Frame) error) error {
@@ -219,6 +224,9 @@ func TestWrongRequestsForKeysAreRefusedByName(t *testing.T) {
 		{"cas word", raw{"DELETE", "/v1/kv/app/a?cas=now", "", ""}, api.CodeInvalidField, "cas"},
 		{"cas twice", raw{"DELETE", "/v1/kv/app/a?cas=1&cas=44", "", ""}, api.CodeInvalidRequest, "cas"},
 		{"cas on a read", raw{"GET", "/v1/kv/app/a?cas=1", "", ""}, api.CodeUnknownParameter, "cas"},
+		{"epoch alone", raw{"PUT", "/v1/kv/app/a?epoch=3-0000000000000abc", "", "x"}, api.CodeInvalidField, "epoch"},
+		{"epoch of an unset variable", raw{"DELETE", "/v1/kv/app/a?cas=1&epoch=", "", ""}, api.CodeInvalidField, "epoch"},
+		{"epoch word", raw{"PUT", "/v1/kv/app/a?cas=1&epoch=now", "", "x"}, api.CodeInvalidField, "epoch"},
 		{"meta of a list", raw{"GET", "/v1/kv/?meta=true", "", ""}, api.CodeUnknownParameter, "meta"},
 		{"prefix of a key", raw{"GET", "/v1/kv/app/a?prefix=a", "", ""}, api.CodeUnknownParameter, "prefix"},
 		{"watch of a key", raw{"GET", "/v1/kv/app/a?watch=true", "", ""}, api.CodeUnknownParameter, "watch"},

@@ -4,11 +4,22 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
 )
 
-func (d *door) regions(ctx context.Context, _ *request) (answer, error) {
-	l, st, err := d.Registry.Regions(ctx)
+func (d *door) regions(ctx context.Context, r *request) (answer, error) {
+	ns := r.onlyNamespace()
+	if r.err != nil {
+		return answer{}, r.err
+	}
+	list := d.Registry.Regions
+	if ns != "" {
+		list = func(ctx context.Context) (api.RegionList, registry.Stamp, error) {
+			return d.Registry.RegionsOf(ctx, ns)
+		}
+	}
+	l, st, err := list(ctx)
 	if err != nil {
 		return answer{}, err
 	}
@@ -19,22 +30,20 @@ func (d *door) regions(ctx context.Context, _ *request) (answer, error) {
 func (d *door) regionInfo(ctx context.Context, r *request) (answer, error) {
 	name := r.path("region")
 	r.check(api.CheckRegion(name))
+	ns := r.onlyNamespace()
 	if r.err != nil {
 		return answer{}, r.err
 	}
-	info, st, err := d.Registry.RegionInfo(ctx, api.Region(name))
+	one := d.Registry.RegionInfo
+	if ns != "" {
+		one = func(ctx context.Context, region api.Region) (api.RegionInfo, registry.Stamp, error) {
+			return d.Registry.RegionInfoOf(ctx, region, ns)
+		}
+	}
+	info, st, err := one(ctx, api.Region(name))
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: &info, stamp: st}, nil
-}
-
-func (d *door) federation(ctx context.Context, _ *request) (answer, error) {
-	info, st, err := d.Registry.Federation(ctx)
-	if err != nil {
-		return answer{}, err
-	}
-	info.Links, info.Readers = some(info.Links), some(info.Readers)
 	return answer{body: &info, stamp: st}, nil
 }
 

@@ -160,7 +160,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 					t.Errorf("%s %s: a parameter without a name: %+v", rt.method, path, p)
 				case p.In == "query":
 					query = append(query, p.Name)
-					if (p.Schema["type"] == "array") != (rt.repeat == p.Name) {
+					if (p.Schema["type"] == "array") != slices.Contains(rt.repeat, p.Name) {
 						t.Errorf("%s %s: whether %s may be given more than once differs", rt.method, path, p.Name)
 					}
 				case p.In == "path" && (!p.Required || !strings.Contains(path, "{"+p.Name+"}")):
@@ -253,18 +253,26 @@ func TestOpenAPIStatuses(t *testing.T) {
 // shapes are the Go types behind the schemas.
 var shapes = map[string]any{
 	"Problem": api.Problem{}, "Registration": api.Registration{}, "Check": api.Check{}, "Heartbeat": api.Heartbeat{},
-	"HeartbeatAck": api.HeartbeatAck{}, "StatusChange": api.StatusChange{}, "Drain": drainRequest{}, "Instance": api.Instance{},
-	"ServiceList": api.ServiceList{}, "ServiceCount": api.ServiceCount{}, "InstanceList": api.InstanceList{}, "Endpoint": api.Endpoint{},
+	"HeartbeatAck": api.HeartbeatAck{}, "StatusChange": api.StatusChange{}, "Drain": api.Drain{}, "Instance": api.Instance{},
+	"ServiceList": api.ServiceList{}, "ServiceRemoved": api.ServiceRemoved{}, "ServiceLoad": api.ServiceLoad{}, "ServiceCount": api.ServiceCount{}, "InstanceList": api.InstanceList{}, "Endpoint": api.Endpoint{},
 	"Tier": api.Tier{}, "Decision": api.Decision{}, "Origin": api.Origin{}, "Resolution": api.Resolution{}, "Explanation": api.Explanation{},
+	"WhatIf": api.WhatIf{}, "Loss": api.Loss{}, "EffectCounts": api.EffectCounts{}, "WhatIfRegion": api.WhatIfRegion{}, "WhatIfService": api.WhatIfService{}, "WhatIfAnswer": api.WhatIfAnswer{}, "WhatIfShare": api.WhatIfShare{},
 	"Trace": api.Trace{}, "TraceStep": api.TraceStep{}, "TraceDrop": api.TraceDrop{}, "RegionList": api.RegionList{}, "RegionInfo": api.RegionInfo{},
+	"MemberList": api.MemberList{}, "MemberAdd": api.MemberAdd{}, "EpochRaise": api.EpochRaise{}, "FollowInfo": api.FollowInfo{}, "EpochRaised": api.EpochRaised{}, "Member": api.Member{},
 	"Protection": api.Protection{}, "FederationInfo": api.FederationInfo{}, "LinkInfo": api.LinkInfo{}, "ReaderInfo": api.ReaderInfo{},
-	"Summary": api.Summary{}, "ZoneCount": api.ZoneCount{}, "Version": api.Version{}, "Frame": api.Frame{}, "KVEntry": api.KVEntry{}, "Event": api.Event{}, "Batch": api.Batch{}, "BatchRegistration": api.BatchRegistration{}, "BatchHeartbeat": api.BatchHeartbeat{}, "BatchResult": api.BatchResult{}, "BatchResults": api.BatchResults{}, "CheckResult": api.CheckResult{}, "SetStatus": api.SetStatus{}, "ChecksInfo": api.ChecksInfo{}, "EventCause": api.EventCause{}, "EventList": api.EventList{},
+	"RegionVerdict": api.RegionVerdict{}, "RegionWord": api.RegionWord{}, "PeerView": api.PeerView{}, "Canary": api.Canary{},
+	"QuarantinedRow": api.QuarantinedRow{}, "ResyncInfo": api.ResyncInfo{}, "DuplicateRegion": api.DuplicateRegion{}, "Verification": api.Verification{}, "RowDifference": api.RowDifference{},
+	"Summary": api.Summary{}, "ZoneCount": api.ZoneCount{}, "Version": api.Version{}, "Frame": api.Frame{}, "KVEntry": api.KVEntry{}, "Policy": api.Policy{}, "PolicyWrite": api.PolicyWrite{}, "PolicyRecord": api.PolicyRecord{}, "PolicyWritten": api.PolicyWritten{},
+	"PolicyList": api.PolicyList{}, "PolicyTest": api.PolicyTest{}, "PolicyEffect": api.PolicyEffect{}, "DrainRequest": api.DrainRequest{}, "DrainAbort": api.DrainAbort{}, "RegionDrain": api.RegionDrain{},
+	"Event": api.Event{}, "Batch": api.Batch{}, "BatchRegistration": api.BatchRegistration{}, "BatchHeartbeat": api.BatchHeartbeat{}, "BatchResult": api.BatchResult{}, "BatchResults": api.BatchResults{}, "CheckResult": api.CheckResult{}, "SetStatus": api.SetStatus{}, "ChecksInfo": api.ChecksInfo{}, "EventCause": api.EventCause{}, "EventList": api.EventList{},
 	"KVList": api.KVList{}, "KVWritten": api.KVWritten{}, "TargetGroups": []targetGroup{}, "TargetGroup": targetGroup{}, "Limits": api.Limits{},
+	"NodeReport": api.NodeReport{}, "NodeAnswer": api.NodeAnswer{}, "NodeCheck": api.NodeCheck{}, "NodeRefusal": api.NodeRefusal{}, "NodeOverlay": api.NodeOverlay{},
+	"RecordRef": api.RecordRef{}, "NodeInfo": api.NodeInfo{}, "LivenessInfo": api.LivenessInfo{},
 	"Livez": liveness{}, "Readiness": api.Readiness{}, "ReadinessCheck": api.ReadinessCheck{},
 }
 
 // words are schemas of plain strings.
-var words = []string{"Label", "Duration", "Epoch", "Status", "Code"}
+var words = []string{"Label", "Duration", "Epoch", "Status", "Code", "Effect"}
 
 // Every schema has the fields of its Go type, with their types, and requires only what is
 // always told.

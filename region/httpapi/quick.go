@@ -12,22 +12,33 @@ import (
 // false then), so it need not know what is wrong.
 func quickHeartbeats(body []byte) (list []api.BatchHeartbeat, ok bool) {
 	q := quick{b: body}
-	list = make([]api.BatchHeartbeat, 0, bytes.Count(body, []byte{'{'}))
 	q.want('{')
 	if string(q.text()) != "heartbeats" {
 		return nil, false
 	}
 	q.want(':')
+	list, _ = q.heartbeats(api.MaxBatchItems)
+	q.want('}')
+	q.space()
+	return list, !q.bad && q.i == len(q.b)
+}
+
+// heartbeats reads a list of them; more than most are not plain. What a stranger writes must not cost many
+// times its bytes.
+func (q *quick) heartbeats(most int) (list []api.BatchHeartbeat, ok bool) {
+	list = make([]api.BatchHeartbeat, 0, min(most, bytes.Count(q.b[q.i:], []byte{'{'})))
 	q.want('[')
 	for more := !q.is(']'); more; more = q.is(',') {
+		if len(list) == most {
+			q.bad = true
+			return list, false
+		}
 		list = append(list, q.heartbeat())
 	}
 	if len(list) > 0 {
 		q.want(']')
 	}
-	q.want('}')
-	q.space()
-	return list, !q.bad && q.i == len(q.b)
+	return list, !q.bad
 }
 
 // quick is a reader of plain JSON. After the first thing that is not plain it is bad and
@@ -54,6 +65,10 @@ func (q *quick) heartbeat() (h api.BatchHeartbeat) {
 			bit, h.Namespace = 4, api.Namespace(q.text())
 		case "incarnation":
 			bit, h.Incarnation = 8, q.number()
+		case "load":
+			n := q.number()
+			q.bad = q.bad || n > api.MaxLoadPercent
+			bit, h.Load = 16, api.LoadOf(int(min(n, api.MaxLoadPercent)))
 		}
 		if bit == 0 || seen&bit != 0 {
 			q.bad = true

@@ -20,7 +20,7 @@ type pathParams interface{ Param(name string) string }
 type request struct {
 	*http.Request
 	params pathParams
-	query  url.Values // checked against the route's list; nil when there is none
+	query  parameters // checked against the route's list; nil when there is none
 	err    error
 }
 
@@ -72,6 +72,14 @@ func (r *request) namespace() api.Namespace {
 	}
 	r.check(api.CheckNamespace(s))
 	return api.Namespace(s)
+}
+
+// onlyNamespace returns ?ns= where its absence means all of them: "".
+func (r *request) onlyNamespace() api.Namespace {
+	if r.query.Get("ns") == "" {
+		return ""
+	}
+	return r.namespace()
 }
 
 func (r *request) instanceKey() api.InstanceKey {
@@ -208,57 +216,4 @@ func (r *request) later(names ...string) {
 			})
 		}
 	}
-}
-
-// parseQuery reads a query and refuses what the route does not know, and every parameter
-// given twice but repeat.
-func parseQuery(raw string, known []string, repeat string) (url.Values, error) {
-	if raw == "" {
-		return nil, nil
-	}
-	q, err := url.ParseQuery(raw)
-	if err != nil {
-		return nil, &api.Error{
-			Code: api.CodeInvalidRequest, Detail: "the query string is not readable",
-			Remedy: "write ?name=value&name=value, percent-encoded",
-		}
-	}
-	names := make([]string, 0, len(q))
-	for name := range q {
-		names = append(names, name)
-	}
-	slices.Sort(names) // so that the same request always gets the same answer
-	for _, name := range names {
-		if !slices.Contains(known, name) {
-			return nil, unknownParameter(name, known)
-		}
-		if n := len(q[name]); n > 1 && name != repeat {
-			remedy := "give it once"
-			if name == "status" {
-				remedy = "give it once, several values with commas"
-			}
-			return nil, &api.Error{
-				Code: api.CodeInvalidRequest, Field: name,
-				Detail: fmt.Sprintf("the parameter %s is given %d times", name, n), Remedy: remedy,
-			}
-		}
-	}
-	return q, nil
-}
-
-func unknownParameter(name string, known []string) error {
-	e := &api.Error{
-		Code: api.CodeUnknownParameter, Field: name,
-		Detail: "there is no parameter " + api.Quote(name) + " here",
-	}
-	const most = 80 // of a stranger's text in the field
-	if len(name) > most {
-		e.Field = strings.ToValidUTF8(name[:most], "")
-	}
-	if len(known) == 0 {
-		e.Remedy = "this path takes no parameters"
-	} else {
-		e.Remedy = "use " + strings.Join(known, ", ")
-	}
-	return e
 }

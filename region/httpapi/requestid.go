@@ -24,10 +24,11 @@ func newRequestIDs() requestIDs {
 // of returns the client's id when it is sane, and a new one otherwise: the id is written
 // to logs and answers, so it must not carry anything else.
 func (g requestIDs) of(h http.Header) string {
-	if id := h.Get(api.HeaderRequestID); saneRequestID(id) {
-		return id
+	if id := h[api.HeaderRequestID]; len(id) > 0 && saneRequestID(id[0]) {
+		return id[0]
 	}
-	return g.prefix + strconv.FormatUint(g.count.Add(1), 10)
+	b := append(make([]byte, 0, 32), g.prefix...)
+	return string(strconv.AppendUint(b, g.count.Add(1), 10))
 }
 
 func saneRequestID(s string) bool {

@@ -21,8 +21,9 @@ type route struct {
 	method string // a GET answers HEAD as well
 	path   string
 	query  []string // the parameters it knows
-	repeat string   // the one that may be given more than once
+	repeat []string // those that may be given more than once
 	body   bool     // it reads a body
+	beats  bool     // it writes nothing, so nobody asks who it was
 
 	// call answers with one document.
 	call func(ctx context.Context, r *request) (answer, error)
@@ -41,34 +42,44 @@ func (d *door) routes() []route {
 		instance  = instances + "/:id"
 	)
 	read := func(more ...string) []string { return append(more, "ns", "consistency", "min_revision") }
-	return []route{
+	return append([]route{
 		{method: "PUT", path: instance, query: []string{"ns"}, body: true, call: d.register},
 		{method: "GET", path: instance, query: read(), call: d.get},
 		{method: "DELETE", path: instance, query: []string{"incarnation", "ns"}, call: d.deregister},
-		{method: "PUT", path: instance + "/heartbeat", query: []string{"incarnation", "ns"}, body: true, call: d.heartbeat},
+		{method: "PUT", path: instance + "/heartbeat", query: []string{"incarnation", "ns"}, body: true, beats: true, call: d.heartbeat},
 		{method: "PUT", path: instance + "/status", query: []string{"ns"}, body: true, call: d.setStatus},
 		{method: "PUT", path: instance + "/drain", query: []string{"ns"}, body: true, call: d.drain},
 		{method: "DELETE", path: instance + "/drain", query: []string{"incarnation", "ns"}, call: d.endDrain},
-		{method: "POST", path: api.PathBatchRegister, body: true, call: d.batchRegister},
-		{method: "POST", path: api.PathBatchHeartbeats, body: true, call: d.batchHeartbeats},
+		{method: "POST", path: api.PathBatchRegister, query: []string{"ns"}, body: true, call: d.batchRegister},
+		{method: "POST", path: api.PathBatchHeartbeats, query: []string{"ns"}, body: true, beats: true, call: d.batchHeartbeats},
+
+		{method: "POST", path: "/v1/nodes/:node/report", body: true, call: d.nodeReport},
 
 		{method: "GET", path: services, query: read(), call: d.listServices},
+		{method: "DELETE", path: services + "/:service", query: []string{"ns"}, call: d.removeService},
 		{method: "GET", path: instances, query: read("status", "zone", "tag", "filter", "region", "limit", "cursor"), call: d.listInstances},
 		{method: "GET", path: "/v1/resolve/:service", query: read("zone", "limit", "policy"), call: d.resolve},
 		{method: "GET", path: "/v1/explain/:service", query: read("from", "zone", "limit", "policy", "at"), call: d.explain},
-		{method: "GET", path: api.PathWatch, query: []string{"service", "from", "far", "ns"}, repeat: "service", stream: d.watch},
+		{method: "GET", path: api.PathWhatIf, query: []string{"lose", "lose_zone", "lose_link", "service", "from", "limit", "cursor", "ns"}, repeat: []string{"lose", "lose_zone", "lose_link", "service"}, call: d.whatIf},
+		{method: "GET", path: api.PathWatch, query: []string{"service", "from", "far", "bookmark", "ns"}, repeat: []string{"service"}, stream: d.watch},
 
-		{method: "GET", path: api.PathEvents, query: []string{"since", "kind", "subject", "limit", "cursor", "follow"}, stream: d.events},
+		{method: "GET", path: api.PathEvents, query: []string{"since", "kind", "subject", "limit", "cursor", "follow", "ns"}, stream: d.events},
 
-		{method: "GET", path: api.PathRegions, call: d.regions},
-		{method: "GET", path: api.PathRegions + "/:region", call: d.regionInfo},
+		{method: "GET", path: api.PathRegions, query: []string{"ns"}, call: d.regions},
+		{method: "GET", path: api.PathRegions + "/:region", query: []string{"ns"}, call: d.regionInfo},
+		{method: "POST", path: api.PathRegions + "/:region/epoch", body: true, call: d.raiseEpoch},
+		{method: "GET", path: api.PathRegions + "/:region/members", call: d.listMembers},
+		{method: "POST", path: api.PathRegions + "/:region/members", body: true, call: d.addMember},
+		{method: "DELETE", path: api.PathRegions + "/:region/members/:node", query: []string{"force"}, call: d.removeMember},
 		{method: "GET", path: api.PathFederation, call: d.federation},
+		{method: "POST", path: api.PathVerify, query: []string{"region"}, call: d.verifyRegion},
+		{method: "POST", path: api.PathResync, query: []string{"region"}, call: d.resyncRegion},
 		{method: "GET", path: api.PathLimits, call: d.limits},
 		{method: "GET", path: api.PathSnapshot, stream: d.snapshot},
 
 		{method: "GET", path: pathKVKey, query: read("prefix", "keys", "limit", "cursor", "watch", "from", "meta"), stream: d.kvRead},
-		{method: "PUT", path: pathKVKey, query: []string{"cas", "ns"}, body: true, call: d.kvPut},
-		{method: "DELETE", path: pathKVKey, query: []string{"cas", "ns"}, call: d.kvDelete},
+		{method: "PUT", path: pathKVKey, query: []string{"cas", "epoch", "ns"}, body: true, call: d.kvPut},
+		{method: "DELETE", path: pathKVKey, query: []string{"cas", "epoch", "ns"}, call: d.kvDelete},
 
 		{method: "GET", path: api.PathPrometheus, query: []string{"service", "ns", "region"}, call: d.prometheus},
 		{method: "GET", path: api.PathOpenAPI, call: d.openAPI},
@@ -76,14 +87,13 @@ func (d *door) routes() []route {
 		{method: "GET", path: api.PathLivez, plain: d.livez},
 		{method: "GET", path: api.PathReadyz, plain: d.readyz},
 		{method: "GET", path: api.PathMetrics, plain: d.exportMetrics},
-	}
+	}, d.steeringRoutes(read)...)
 }
 
 // absent are paths that the design names and this version does not have: whoever read of
 // them learns why they are not there.
 var absent = []string{
-	"/v1/policies", "/v1/policies/*", "/v1/whatif",
-	api.PathRegions + "/:region/drain", "/ui", "/ui/*", "/consul/*", "/eureka/*",
+	"/ui", "/ui/*", "/consul/*", "/eureka/*",
 }
 
 func (d *door) router(routes []route) http.Handler {
@@ -131,16 +141,16 @@ func (d *door) handler(rt route) echo.HandlerFunc {
 				return err
 			}
 		}
-		if rt.method != http.MethodGet {
+		if rt.method != http.MethodGet && !rt.beats {
 			ctx = registry.WithActor(ctx, strings.TrimSpace("client "+c.RealIP()))
 		}
 		if rt.stream != nil {
 			r.Request = r.WithContext(ctx)
 			return rt.stream(c.Response(), r)
 		}
-		ctx, cancel := context.WithTimeout(ctx, d.Timeout)
-		defer cancel()
-		a, err := rt.call(ctx, r)
+		within := withDeadline(ctx, d.Timeout)
+		defer within.end()
+		a, err := rt.call(within, r)
 		if err != nil {
 			return err
 		}
@@ -170,8 +180,9 @@ func (d *door) around(next echo.HandlerFunc) echo.HandlerFunc {
 		h := w.Header()
 		h[api.HeaderRequestID] = []string{d.ids.of(c.Request().Header)}
 		h[api.HeaderNode] = d.stamps.node
-		h["X-Content-Type-Options"] = noSniff
-		h["Cache-Control"] = noStore
+		if m := c.Request().Method; m != http.MethodPut && m != http.MethodDelete {
+			forBrowsers(h)
+		}
 		span, status := d.startSpan(c), http.StatusInternalServerError // until told otherwise
 		defer func() { endSpan(span, c, status) }()
 
@@ -184,7 +195,7 @@ func (d *door) around(next echo.HandlerFunc) echo.HandlerFunc {
 		if status = w.Status; err != nil {
 			status = d.refuse(c, err, gone)
 		}
-		if err != nil || h.Get("Content-Type") != eventStream {
+		if err != nil || !isStream(h) {
 			d.metrics.observe(ctx, c.Request().Method, c.Path(), status, gone, time.Since(begin))
 		}
 		return nil
@@ -195,6 +206,14 @@ var (
 	noSniff = []string{"nosniff"}
 	noStore = []string{"no-store"}
 )
+
+// forBrowsers tells browsers and caches to keep nothing and to guess nothing. Answers to PUT
+// and DELETE, which neither shows nor keeps, do without unless they are refusals: more than
+// eight headers cost as much as the rest of a heartbeat.
+func forBrowsers(h http.Header) {
+	h["X-Content-Type-Options"] = noSniff
+	h["Cache-Control"] = noStore
+}
 
 // protect turns a panic into an error. Once bytes were sent the connection is cut instead,
 // so that the client does not take half an answer for a whole one.
@@ -230,6 +249,9 @@ func (d *door) refuse(c echo.Context, err error, gone bool) int {
 		}
 	case errors.As(err, &he):
 		e = unknownPath(c.Request().URL)
+		if d.beside {
+			e.Remedy = "this is the federation of region " + string(d.Region) + "; ask one of the region's nodes"
+		}
 	default:
 		e = d.asError(err)
 	}

@@ -3,13 +3,13 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -24,14 +24,21 @@ type stream struct {
 	closed bool
 	failed error
 	frames uint64
-	buf    bytes.Buffer
-	enc    *json.Encoder
+	sent   *encoded.Budget
+	lift   bool    // HTTP/2: no deadline between two writes
+	buf    *buffer // of the pool, while there is something to write; nil between two writes
 }
 
-func newStream(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, onOpen func()) *stream {
-	s := &stream{ctx: ctx, w: w, rc: rc, onOpen: onOpen}
-	s.enc = newEncoder(&s.buf)
-	return s
+func newStream(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, sent *encoded.Budget, onOpen func()) *stream {
+	return &stream{ctx: ctx, w: w, rc: rc, onOpen: onOpen, sent: sent}
+}
+
+// out returns the buffer to write to; mu is held.
+func (s *stream) out() *buffer {
+	if s.buf == nil {
+		s.buf = buffers.Get().(*buffer)
+	}
+	return s.buf
 }
 
 // open sends the headers and the retry line, unless that is done or the stream is over. It
@@ -52,12 +59,31 @@ func (s *stream) openLocked() {
 	s.opened = true
 	s.onOpen()
 	s.w.WriteHeader(http.StatusOK)
-	s.buf.WriteString("retry: 1000\n\n")
+	s.out().WriteString("retry: 1000\n\n")
 }
 
-// send writes one frame of a watch.
-func (s *stream) send(f api.Frame) error {
-	return s.write(func() error { return s.appendLocked(f) }, more(&f))
+// send writes one frame of a watch. Of what many streams are sent, place keeps the bytes.
+func (s *stream) send(f *api.Frame, place *encoded.Frame) error {
+	add := func() error { return appendFrame(s.out(), f) }
+	if place != nil {
+		add = func() error {
+			form := 0
+			if f.More {
+				form = 1
+			}
+			b, err := place.Bytes(form, s.sent, func() ([]byte, error) { return frameBytes(f) })
+			s.out().Write(b)
+			return err
+		}
+	}
+	return s.write(add, more(f))
+}
+
+func frameBytes(f *api.Frame) ([]byte, error) {
+	b := buffers.Get().(*buffer)
+	defer b.release()
+	err := appendFrame(b, f)
+	return bytes.Clone(b.Bytes()), err
 }
 
 // write has one frame added to the buffer, up to the end of its data line, and, unless
@@ -79,7 +105,7 @@ func (s *stream) write(add func() error, more bool) error {
 	if err := add(); err != nil {
 		return s.failLocked(fmt.Errorf("encode a frame: %w", err))
 	}
-	s.buf.WriteByte('\n')
+	s.out().WriteByte('\n')
 	s.frames++
 	if more && s.buf.Len() < batchBytes {
 		return nil
@@ -96,17 +122,18 @@ func more(f *api.Frame) bool {
 	return f.Kind == api.FrameItem || f.Kind == api.FrameChange && f.More
 }
 
-// appendLocked adds f to the buffer. JSON holds no line breaks, so one data line is enough.
-func (s *stream) appendLocked(f api.Frame) error {
-	if resumable(&f) {
-		s.buf.WriteString("id: ")
-		s.buf.WriteString(f.Version.String())
-		s.buf.WriteByte('\n')
+// appendFrame adds f to the buffer, up to the end of its data line. JSON holds no line
+// breaks, so one line is enough.
+func appendFrame(b *buffer, f *api.Frame) error {
+	if resumable(f) {
+		b.WriteString("id: ")
+		b.WriteString(f.Version.String())
+		b.WriteByte('\n')
 	}
-	s.buf.WriteString("event: ")
-	s.buf.WriteString(string(f.Kind))
-	s.buf.WriteString("\ndata: ")
-	return s.enc.Encode(&f) // ends the line
+	b.WriteString("event: ")
+	b.WriteString(string(f.Kind))
+	b.WriteString("\ndata: ")
+	return b.enc.Encode(f) // ends the line
 }
 
 // resumable reports whether a client that has f has everything up to its version.
@@ -129,21 +156,21 @@ func (s *stream) flushLocked() error {
 	if err := s.ctx.Err(); err != nil {
 		return s.failLocked(context.Cause(s.ctx))
 	}
-	_, err := s.w.Write(s.buf.Bytes())
-	s.buf.Reset()
-	if s.buf.Cap() > maxPooled {
-		s.buf = bytes.Buffer{}
-		s.enc = newEncoder(&s.buf)
-	}
+	_, err := s.w.Write(s.out().Bytes())
+	s.buf.release()
+	s.buf = nil
 	if err == nil {
 		err = s.rc.Flush()
 	}
 	if err != nil {
 		return s.failLocked(err)
 	}
-	// A deadline that passes while nothing is written would end an HTTP/2 stream. Closing
-	// needs no deadline any more: the next send sees ctx.
-	_ = s.rc.SetWriteDeadline(time.Time{})
+	// A deadline that passes while nothing is written would end an HTTP/2 stream; of an HTTP/1
+	// connection it says nothing, and the next write sets another. Closing needs no deadline any
+	// more: the next send sees ctx.
+	if s.lift {
+		_ = s.rc.SetWriteDeadline(time.Time{})
+	}
 	return nil
 }
 

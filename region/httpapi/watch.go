@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -18,6 +19,11 @@ const openAfter = 200 * time.Millisecond
 
 // eventStream is the media type of streams.
 const eventStream = "text/event-stream"
+
+func isStream(h http.Header) bool {
+	t := h["Content-Type"]
+	return len(t) == 1 && t[0] == eventStream
+}
 
 // lastTimeout bounds the write that ends a stream, and before it the one under way when the
 // node closes.
@@ -34,13 +40,17 @@ func (d *door) watch(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return d.frames(w, r, func(ctx context.Context, send func(api.Frame) error) error {
-		return d.Registry.Watch(ctx, q, send)
+	return d.frames(w, r, func(ctx context.Context, send sender) error {
+		return d.Registry.WatchShared(ctx, q, send)
 	})
 }
 
+// sender takes a frame, and the place where it is kept as it is sent; nil when it is sent
+// once only.
+type sender = func(*api.Frame, *encoded.Frame) error
+
 // frames answers with the stream of frames that source sends.
-func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Context, func(api.Frame) error) error) error {
+func (d *door) frames(w http.ResponseWriter, r *request, source func(context.Context, sender) error) error {
 	return d.streaming(w, r, func(ctx context.Context, s *stream) error { return source(ctx, s.send) })
 }
 
@@ -59,7 +69,8 @@ func (d *door) streaming(w http.ResponseWriter, r *request, run func(context.Con
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	s := newStream(ctx, w, rc, func() { d.openStream(w, r.ProtoMajor) })
+	s := newStream(ctx, w, rc, d.sent, func() { d.openStream(w, r.ProtoMajor) })
+	s.lift = r.ProtoMajor != 1
 	if r.Method == http.MethodHead {
 		defer s.close()
 		return s.open()
@@ -122,8 +133,11 @@ func (d *door) endOnClosing(cancel context.CancelCauseFunc, rc *http.ResponseCon
 }
 
 func (r *request) watchQuery() (registry.WatchQuery, error) {
-	q := registry.WatchQuery{Namespace: r.namespace(), Far: r.flag("far")}
-	names := r.query["service"]
+	q := registry.WatchQuery{Namespace: api.AllNamespaces, Far: r.flag("far"), Bookmark: r.bookmark()}
+	if r.query.Get("ns") != string(api.AllNamespaces) {
+		q.Namespace = r.namespace()
+	}
+	names := r.query.all("service")
 	if len(names) > api.MaxWatchServices {
 		r.fail(api.FieldError("service", fmt.Sprintf("%d services in one watch", len(names)),
 			fmt.Sprintf("use at most %d, or none for all of the namespace", api.MaxWatchServices)))
@@ -138,6 +152,19 @@ func (r *request) watchQuery() (registry.WatchQuery, error) {
 	}
 	q.From = r.resumeFrom()
 	return q, r.err
+}
+
+// bookmark reads the time between bookmarks; 0 when none is given.
+func (r *request) bookmark() time.Duration {
+	s := r.query.Get("bookmark")
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < api.MinBookmarkInterval || d > api.BookmarkInterval {
+		r.bad("bookmark", s, fmt.Sprintf("use %s to %s, or leave it out", api.MinBookmarkInterval, api.BookmarkInterval))
+	}
+	return d
 }
 
 // resumeFrom reads the version that a stream goes on from; zero when none is given.

@@ -137,6 +137,7 @@ func TestWatchQueries(t *testing.T) {
 	}{
 		{"/v1/watch", "", registry.WatchQuery{Namespace: "default"}},
 		{"/v1/watch?service=b&service=a&service=b&far=true&ns=shop", "", registry.WatchQuery{Namespace: "shop", Services: []api.ServiceName{"b", "a"}, Far: true}},
+		{"/v1/watch?ns=*&bookmark=2s", "", registry.WatchQuery{Namespace: api.AllNamespaces, Bookmark: 2 * time.Second}},
 		{"/v1/watch?from=" + ver(7).String(), "", registry.WatchQuery{Namespace: "default", From: ver(7)}},
 		{"/v1/watch?from=", "Last-Event-ID: " + ver(8).String(), registry.WatchQuery{Namespace: "default", From: ver(8)}},
 		// A browser that reconnects repeats the URL: the header is newer.

@@ -32,7 +32,7 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"root", raw{"GET", "/", "", ""}, api.CodeNotFound, ""},
 		{"empty version", raw{"GET", "//v1/services", "", ""}, api.CodeNotFound, ""},
 		{"slash at the end", raw{"GET", "/v1/services/", "", ""}, api.CodeNotFound, ""},
-		{"half a path", raw{"GET", "/v1/services/orders", "", ""}, api.CodeNotFound, ""},
+		{"half a path", raw{"GET", "/v1/services/orders", "", ""}, api.CodeMethodNotAllowed, ""},
 		{"too long a path", raw{"GET", inst + "/heartbeat/again", "", ""}, api.CodeNotFound, ""},
 		{"slash inside the last name", raw{"GET", "/v1/resolve/orders/more", "", ""}, api.CodeNotFound, ""},
 		{"resolve without a name", raw{"GET", "/v1/resolve/", "", ""}, api.CodeNotFound, ""},
@@ -40,6 +40,23 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"dot segments to a real path", raw{"GET", "/v1/x/../limits", "", ""}, api.CodeNotFound, ""},
 		{"encoded word", raw{"GET", "/v1/%73ervices", "", ""}, api.CodeNotFound, ""},
 		{"asterisk path", raw{"PUT", "*", "", ""}, api.CodeNotFound, ""},
+
+		// Members
+		{"members of a bad region", raw{"GET", "/v1/regions/EU/members", "", ""}, api.CodeInvalidField, "region"},
+		{"a member without a name", raw{"POST", "/v1/regions/us-east/members", asked, `{"address":"10.0.0.1:1"}`}, api.CodeInvalidField, "node"},
+		{"a member with more", raw{"POST", "/v1/regions/us-east/members", asked, `{"node":"n2","role":"voter"}`}, api.CodeUnknownField, ""},
+		{"half a force", raw{"DELETE", "/v1/regions/us-east/members/n1?force=yes", "", ""}, api.CodeInvalidField, "force"},
+		{"too few would be left", raw{"DELETE", "/v1/regions/us-east/members/n1", "", ""}, api.CodeConflict, ""},
+
+		// The epoch
+		{"epoch of a bad region", raw{"POST", "/v1/regions/EU/epoch", asked, `{"above":3}`}, api.CodeInvalidField, "region"},
+		{"an epoch with more", raw{"POST", "/v1/regions/us-east/epoch", asked, `{"above":3,"nonce":1}`}, api.CodeUnknownField, ""},
+		{"an epoch below zero", raw{"POST", "/v1/regions/us-east/epoch", asked, `{"above":-3}`}, api.CodeInvalidField, "above"},
+		{"watch of half the namespaces", raw{"GET", "/v1/watch?ns=sh*", "", ""}, api.CodeInvalidField, "ns"},
+		{"list of all namespaces", raw{"GET", "/v1/services?ns=*", "", ""}, api.CodeInvalidField, "ns"},
+		{"bookmarks too often", raw{"GET", "/v1/watch?bookmark=10ms", "", ""}, api.CodeInvalidField, "bookmark"},
+		{"bookmarks too seldom", raw{"GET", "/v1/watch?bookmark=6s", "", ""}, api.CodeInvalidField, "bookmark"},
+		{"bookmarks without a unit", raw{"GET", "/v1/watch?bookmark=2", "", ""}, api.CodeInvalidField, "bookmark"},
 
 		// Names, decoded once
 		{"empty service", raw{"GET", "/v1/services//instances", "", ""}, api.CodeInvalidField, "service"},
@@ -74,6 +91,16 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"delete a region", raw{"DELETE", "/v1/regions/us-east", "", ""}, api.CodeMethodNotAllowed, ""},
 		{"method of its own", raw{"BREW", "/v1/limits", "", ""}, api.CodeMethodNotAllowed, ""},
 		{"trace", raw{"TRACE", "/v1/limits", "", ""}, api.CodeMethodNotAllowed, ""},
+
+		{"get a verification", raw{"GET", "/v1/federation/verify?region=eu-west", "", ""}, api.CodeMethodNotAllowed, ""},
+
+		// Other regions
+		{"verify nobody", raw{"POST", "/v1/federation/verify", "", ""}, api.CodeInvalidField, "region"},
+		{"verify what is no region", raw{"POST", "/v1/federation/verify?region=EU", "", ""}, api.CodeInvalidField, "region"},
+		{"verify two", raw{"POST", "/v1/federation/verify?region=a&region=b", "", ""}, api.CodeInvalidRequest, "region"},
+		{"resync nobody", raw{"POST", "/v1/federation/resync?region=", "", ""}, api.CodeInvalidField, "region"},
+		{"resync with force", raw{"POST", "/v1/federation/resync?region=eu-west&force=true", "", ""}, api.CodeUnknownParameter, "force"},
+		{"resync with a body", raw{"POST", "/v1/federation/resync?region=eu-west", asked, "{}"}, api.CodeInvalidRequest, ""},
 
 		// Query
 		{"unknown parameter", raw{"GET", "/v1/services?servcie=a", "", ""}, api.CodeUnknownParameter, "servcie"},
@@ -165,7 +192,7 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"batch of too many", raw{"POST", "/v1/batch/heartbeats", asked, `{"heartbeats":[` + strings.Repeat("{},", 1000) + `{}]}`}, api.CodeInvalidField, "heartbeats"},
 		{"batch of too many bytes", raw{"POST", "/v1/batch/register", asked, `{"instances":[` + strings.Repeat(" ", 1<<20) + `]}`}, api.CodeBodyTooLarge, ""},
 		{"batch as a form", raw{"POST", "/v1/batch/heartbeats", "Content-Type: text/plain", `{"heartbeats":[]}`}, api.CodeUnsupportedMedia, ""},
-		{"batch with parameters", raw{"POST", "/v1/batch/register?ns=shop", asked, `{"instances":[]}`}, api.CodeUnknownParameter, "ns"},
+		{"batch with parameters", raw{"POST", "/v1/batch/register?zone=a", asked, `{"instances":[]}`}, api.CodeUnknownParameter, "zone"},
 		{"batch by get", raw{"GET", "/v1/batch/register", "", ""}, api.CodeMethodNotAllowed, ""},
 		{"foreign page sends a batch", raw{"POST", "/v1/batch/register", asked + "\nOrigin: http://evil.example", `{"instances":[]}`}, api.CodeForbidden, ""},
 
@@ -192,7 +219,15 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 
 		// What this version does not have
 		{"policies", raw{"GET", "/v1/policies/orders", "", ""}, api.CodeNotFound, ""},
-		{"whatif", raw{"GET", "/v1/whatif?lose=eu-west", "", ""}, api.CodeNotFound, ""},
+		{"what-if of a region in capitals", raw{"GET", "/v1/whatif?lose=EU", "", ""}, api.CodeInvalidField, "lose"},
+		{"what-if of a zone as a region", raw{"GET", "/v1/whatif?lose=eu-west/a", "", ""}, api.CodeInvalidField, "lose"},
+		{"what-if of a zone without its region", raw{"GET", "/v1/whatif?lose_zone=a", "", ""}, api.CodeInvalidField, "lose_zone"},
+		{"what-if of half a link", raw{"GET", "/v1/whatif?lose_link=eu-west~", "", ""}, api.CodeInvalidField, "lose_link"},
+		{"what-if of a link to itself", raw{"GET", "/v1/whatif?lose_link=eu-west~eu-west", "", ""}, api.CodeInvalidField, "lose_link"},
+		{"what-if of a service", raw{"GET", "/v1/whatif?lose=eu-west&service=A", "", ""}, api.CodeInvalidField, "service"},
+		{"what-if from nowhere", raw{"GET", "/v1/whatif?lose=eu-west&from=a/b/c", "", ""}, api.CodeInvalidField, "from"},
+		{"what-if from two places", raw{"GET", "/v1/whatif?lose=eu-west&from=a&from=b", "", ""}, api.CodeInvalidRequest, "from"},
+		{"what-if with a fail_on", raw{"GET", "/v1/whatif?lose=eu-west&fail_on=down", "", ""}, api.CodeUnknownParameter, "fail_on"},
 		{"events since never", raw{"GET", "/v1/events?since=yesterday", "", ""}, api.CodeInvalidField, "since"},
 		{"events since nothing", raw{"GET", "/v1/events?since=", "", ""}, api.CodeInvalidField, "since"},
 		{"events since the future", raw{"GET", "/v1/events?since=-5m", "", ""}, api.CodeInvalidField, "since"},
@@ -202,7 +237,7 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 		{"events beyond the limit", raw{"GET", "/v1/events?limit=1001", "", ""}, api.CodeInvalidField, "limit"},
 		{"a page of a stream", raw{"GET", "/v1/events?follow=true&limit=5", "", ""}, api.CodeInvalidField, "limit"},
 		{"events after no event", raw{"GET", "/v1/events?follow=true", "Last-Event-ID: us-east/1-2/3", ""}, api.CodeInvalidField, "Last-Event-ID"},
-		{"events of a namespace", raw{"GET", "/v1/events?ns=shop", "", ""}, api.CodeUnknownParameter, "ns"},
+		{"events of no namespace", raw{"GET", "/v1/events?ns=Shop", "", ""}, api.CodeInvalidField, "ns"},
 		{"an event by itself", raw{"GET", "/v1/events/7", "", ""}, api.CodeNotFound, ""},
 		{"region drain", raw{"PUT", "/v1/regions/eu-west/drain", asked, "{}"}, api.CodeNotFound, ""},
 		{"dashboard", raw{"GET", "/ui/", "", ""}, api.CodeNotFound, ""},
@@ -249,7 +284,7 @@ func TestUnknownParameterListsTheKnownOnes(t *testing.T) {
 
 func TestAbsentSurfacesSaySo(t *testing.T) {
 	h, _ := testDoor(t, newFake(), nil)
-	for method, target := range map[string]string{"GET": "/v1/policies/a%22%0A", "PUT": "/v1/regions/eu-west/drain"} {
+	for method, target := range map[string]string{"GET": "/ui/a%22%0A", "PUT": "/eureka/apps"} {
 		p := problemOf(t, raw{method, target, "", ""}.do(t, h))
 		path, _ := url.PathUnescape(target)
 		if !strings.Contains(p.Detail, strconv.Quote(path)+" is not in this version") {

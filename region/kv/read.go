@@ -47,9 +47,11 @@ func (t *Table) Get(ctx context.Context, q KeyQuery) (api.KVEntry, registry.Stam
 	}
 	e := h.view.Get(q.Namespace, q.Key)
 	if e == nil {
-		return api.KVEntry{}, registry.Stamp{}, notFound(q.Namespace, q.Key)
+		return api.KVEntry{}, registry.Stamp{}, registry.OrNotInCopy(st, notFound(q.Namespace, q.Key))
 	}
-	return e.Wire(true), st, nil
+	out := e.Wire(true)
+	out.Epoch = st.Version.Epoch
+	return out, st, nil
 }
 
 // List returns a page of keys, in order. It is of one moment; the next page is of its own.

@@ -177,6 +177,49 @@ func TestCompareAndSet(t *testing.T) {
 	})
 }
 
+// P4: with the epoch a compare-and-set is bound to the history that its revision is of. In
+// another one it is refused although the key is at that very revision.
+func TestCompareAndSetNamesItsHistory(t *testing.T) {
+	withTable(t, Config{}, func(t *testing.T, b *bed) {
+		put := func(cas uint64, e api.Epoch) (api.KVWritten, error) {
+			w, _, err := b.Put(t.Context(), PutQuery{Key: "a", Value: []byte("x"), CAS: &cas, Epoch: e})
+			return w, err
+		}
+		first, err := put(0, b.head.Load().version.Epoch)
+		if err != nil || first.Epoch.IsZero() {
+			t.Fatalf("%+v %v", first, err)
+		}
+		second, err := put(first.Revision, first.Epoch)
+		if err != nil || second.Epoch != first.Epoch {
+			t.Fatalf("%+v %v", second, err)
+		}
+		if err := b.registry.RaiseEpoch(t.Context(), 7); err != nil {
+			t.Fatal(err)
+		}
+		e, _, err := b.Get(t.Context(), KeyQuery{Key: "a"})
+		if err != nil || e.Revision != second.Revision || e.Epoch == second.Epoch || e.Epoch.IsZero() {
+			t.Fatalf("%+v %v: this test needs the same revision in another epoch", e, err)
+		}
+		_, err = put(second.Revision, second.Epoch)
+		b.wantCode(err, api.CodeConflict)
+		b.want(at(err), fmt.Sprint(second.Revision))
+		if !strings.Contains(err.Error(), e.Epoch.String()) {
+			t.Errorf("the refusal does not name the present epoch: %v", err)
+		}
+		_, err = put(0, second.Epoch)
+		b.wantCode(err, api.CodeConflict)
+		_, err = b.Delete(t.Context(), DeleteQuery{Key: "a", CAS: &second.Revision, Epoch: second.Epoch})
+		b.wantCode(err, api.CodeConflict)
+		if _, err := put(second.Revision, e.Epoch); err != nil {
+			t.Error(err)
+		}
+		third, err := put(b.head.Load().view.Get("default", "a").Revision, api.Epoch{}) // without one, as ever
+		if err != nil || third.Epoch != e.Epoch {
+			t.Errorf("%+v %v", third, err)
+		}
+	})
+}
+
 // A counter that many raise by compare-and-set over two nodes loses nothing, and of many
 // that create a key one does.
 func TestCompareAndSetIsAtomicAcrossNodes(t *testing.T) {

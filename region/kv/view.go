@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -54,6 +55,18 @@ type Change struct {
 	Revision uint64
 	Op       api.Op
 	Entry    *Entry // after a put; the last known one for a delete
+	// encoded is where the change is kept as it is sent, with its value and without.
+	encoded *[2]encoded.Frame
+}
+
+func (c *Change) place(keysOnly bool) *encoded.Frame {
+	switch {
+	case c.encoded == nil:
+		return nil
+	case keysOnly:
+		return &c.encoded[1]
+	}
+	return &c.encoded[0]
 }
 
 // Broken is a record that could not be read and was left out.
@@ -115,7 +128,7 @@ func (v *View) Apply(b store.Batch) (*View, []Change, []Broken) {
 		switch {
 		case e != nil:
 			next.put(e)
-			changes = append(changes, Change{b.Revision, api.OpPut, e})
+			changes = append(changes, Change{b.Revision, api.OpPut, e, new([2]encoded.Frame)})
 			continue
 		case err != nil:
 			rec := ev.Record
@@ -123,7 +136,7 @@ func (v *View) Apply(b store.Batch) (*View, []Change, []Broken) {
 			next.setBroken(rec)
 		}
 		if old := next.remove(path); old != nil {
-			changes = append(changes, Change{b.Revision, api.OpDelete, old})
+			changes = append(changes, Change{b.Revision, api.OpDelete, old, new([2]encoded.Frame)})
 		}
 	}
 	return &next, changes, reports

@@ -201,7 +201,8 @@ func TestHistoryIsBounded(t *testing.T) {
 	big := &Entry{path: "default/a", ns: 7, Value: make([]byte, api.MaxKVValueBytes)}
 	last := uint64(2000)
 	for revision := uint64(2); revision <= last; revision++ {
-		h.add([]Change{{revision, api.OpPut, big}, {revision, api.OpPut, big}, {revision, api.OpDelete, big}})
+		put := Change{Revision: revision, Op: api.OpPut, Entry: big}
+		h.add([]Change{put, put, {Revision: revision, Op: api.OpDelete, Entry: big}})
 		if h.bytes > historyBytes || len(h.changes)%3 != 0 {
 			t.Fatalf("%d bytes, %d changes", h.bytes, len(h.changes))
 		}
@@ -229,7 +230,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	small := &Entry{path: "default/a", ns: 7}
 	for revision := last + 1; revision < last+3*historyChanges; revision++ {
-		h.add([]Change{{revision, api.OpPut, small}})
+		h.add([]Change{{Revision: revision, Op: api.OpPut, Entry: small}})
 	}
 	if len(h.changes) != historyChanges || cap(h.changes) > 4*historyChanges {
 		t.Errorf("%d changes in %d", len(h.changes), cap(h.changes))

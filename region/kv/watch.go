@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -24,6 +25,11 @@ type WatchQuery struct {
 // reset followed by all items when From cannot be resumed from or the reader fell too far
 // behind. send is called from this goroutine only, and only this watch waits for it.
 func (t *Table) Watch(ctx context.Context, q WatchQuery, send func(api.Frame) error) error {
+	return t.WatchShared(ctx, q, func(f *api.Frame, _ *encoded.Frame) error { return send(*f) })
+}
+
+// WatchShared is Watch for doors, as registry.WatchShared is.
+func (t *Table) WatchShared(ctx context.Context, q WatchQuery, send func(*api.Frame, *encoded.Frame) error) error {
 	if err := t.beginPrefix(ctx, &q.Namespace, q.Prefix); err != nil {
 		return err
 	}
@@ -44,7 +50,7 @@ type watch struct {
 	t     *Table
 	query WatchQuery
 	start string // what the paths of watched keys begin with
-	send  func(api.Frame) error
+	send  func(*api.Frame, *encoded.Frame) error
 	at    api.Version // every change up to here was sent
 }
 
@@ -66,7 +72,7 @@ func (w *watch) run(ctx context.Context) error {
 			if err := w.catchUp(); err != nil {
 				return err
 			}
-			if err := w.send(api.Frame{Kind: api.FrameBookmark, Version: w.at}); err != nil {
+			if err := w.send(&api.Frame{Kind: api.FrameBookmark, Version: w.at}, nil); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -95,7 +101,7 @@ func (w *watch) begin(ctx context.Context) error {
 		return w.relist(why)
 	}
 	w.at = from
-	return w.send(api.Frame{Kind: api.FrameSynced, Version: w.at})
+	return w.send(&api.Frame{Kind: api.FrameSynced, Version: w.at}, nil)
 }
 
 // relist sends a reset, if there is a reason for one, then everything.
@@ -103,19 +109,20 @@ func (w *watch) relist(reason string) error {
 	h := w.t.head.Load()
 	w.at = h.version
 	if reason != "" {
-		if err := w.send(api.Frame{Kind: api.FrameReset, Version: w.at, Reason: reason}); err != nil {
+		if err := w.send(&api.Frame{Kind: api.FrameReset, Version: w.at, Reason: reason}, nil); err != nil {
 			return err
 		}
 	}
 	var err error
 	h.view.Scan(w.query.Namespace, w.query.Prefix, "", func(e *Entry) bool {
-		err = w.send(w.frame(api.FrameItem, e, !w.query.KeysOnly))
+		f := w.frame(api.FrameItem, e, !w.query.KeysOnly)
+		err = w.send(&f, nil)
 		return err == nil
 	})
 	if err != nil {
 		return err
 	}
-	return w.send(api.Frame{Kind: api.FrameSynced, Version: w.at})
+	return w.send(&api.Frame{Kind: api.FrameSynced, Version: w.at}, nil)
 }
 
 // catchUp sends every change since the last one sent.
@@ -139,7 +146,7 @@ func (w *watch) catchUp() error {
 			f := w.frame(api.FrameChange, c.Entry, c.Op == api.OpPut && !w.query.KeysOnly)
 			f.Op = c.Op
 			f.More = i+1 < len(mine) && mine[i+1].Revision == c.Revision
-			if err := w.send(f); err != nil {
+			if err := w.send(&f, c.place(w.query.KeysOnly)); err != nil {
 				return err
 			}
 		}

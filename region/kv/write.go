@@ -16,13 +16,17 @@ type PutQuery struct {
 	Value     []byte
 	// CAS, when not nil, is the revision that the key must be at: 0 = there must be no such key.
 	CAS *uint64
+	// Epoch, when not zero, is the history that CAS is a revision of: in any other one it does
+	// not hold, whatever the key is at.
+	Epoch api.Epoch
 }
 
-// DeleteQuery deletes a key, when CAS is given only at that revision.
+// DeleteQuery deletes a key, when CAS is given only at that revision, of the Epoch given.
 type DeleteQuery struct {
 	Namespace api.Namespace
 	Key       string
 	CAS       *uint64
+	Epoch     api.Epoch
 }
 
 // Put writes a key's value; created tells that there was none. With CAS it is refused with
@@ -46,7 +50,7 @@ func (t *Table) Put(ctx context.Context, q PutQuery) (out api.KVWritten, created
 	var claim claim
 	defer t.budget.release(&claim)
 	var first uint64 // the created revision; 0 = this write
-	revision, err := t.write(ctx, q.Namespace, q.Key, q.CAS, func(cur *Entry, guard uint64) ([]store.Op, error) {
+	revision, err := t.write(ctx, q.Namespace, q.Key, q.CAS, q.Epoch, func(cur *Entry, guard uint64) ([]store.Op, error) {
 		first = 0
 		keys, bytes := 1, len(q.Value)
 		if cur != nil {
@@ -68,7 +72,7 @@ func (t *Table) Put(ctx context.Context, q PutQuery) (out api.KVWritten, created
 	}
 	t.writes.Add(ctx, 1)
 	t.log.Debug("key written", "ns", string(q.Namespace), "key", q.Key, "revision", revision, "bytes", len(q.Value))
-	out = api.KVWritten{Key: q.Key, Namespace: q.Namespace, Revision: revision, Created: first}
+	out = api.KVWritten{Key: q.Key, Namespace: q.Namespace, Epoch: t.head.Load().version.Epoch, Revision: revision, Created: first}
 	if first == 0 {
 		out.Created = revision
 	}
@@ -80,7 +84,7 @@ func (t *Table) Delete(ctx context.Context, q DeleteQuery) (revision uint64, err
 	if err := t.begin(ctx, registry.VerbKVWrite, &q.Namespace, q.Key); err != nil {
 		return 0, err
 	}
-	revision, err = t.write(ctx, q.Namespace, q.Key, q.CAS, func(_ *Entry, guard uint64) ([]store.Op, error) {
+	revision, err = t.write(ctx, q.Namespace, q.Key, q.CAS, q.Epoch, func(_ *Entry, guard uint64) ([]store.Op, error) {
 		if guard == 0 {
 			return nil, notFound(q.Namespace, q.Key)
 		}
@@ -97,16 +101,19 @@ func (t *Table) Delete(ctx context.Context, q DeleteQuery) (revision uint64, err
 // write commits what decide returns for the key's present entry (nil = none) and the
 // revision to guard it by. A refusal for what the key is at is confirmed with the store
 // first: another node may have written it a moment ago, and a "no" must be as true as a "yes".
-func (t *Table) write(ctx context.Context, ns api.Namespace, key string, cas *uint64, decide func(cur *Entry, guard uint64) ([]store.Op, error)) (uint64, error) {
+func (t *Table) write(ctx context.Context, ns api.Namespace, key string, cas *uint64, epoch api.Epoch, decide func(cur *Entry, guard uint64) ([]store.Op, error)) (uint64, error) {
 	once := func() ([]store.Op, error) {
-		view := t.head.Load().view
-		cur, guard := view.Get(ns, key), view.Guard(ns, key)
+		h := t.head.Load()
+		cur, guard := h.view.Get(ns, key), h.view.Guard(ns, key)
 		if cas != nil {
 			at := uint64(0)
 			if cur != nil {
 				at = cur.Revision
 			}
-			if at != *cas {
+			switch now := h.version.Epoch; {
+			case !epoch.IsZero() && epoch != now:
+				return nil, otherHistory(ns, key, epoch, now, at)
+			case at != *cas:
 				return nil, conflict(ns, key, *cas, at)
 			}
 		}
@@ -128,6 +135,16 @@ func (t *Table) write(ctx context.Context, ns api.Namespace, key string, cas *ui
 		return 0, err
 	}
 	return t.cfg.Registry.Write(ctx, once)
+}
+
+// otherHistory refuses a revision of a history that ended: revisions began anew, so that the
+// key may be at the same number by chance.
+func otherHistory(ns api.Namespace, key string, epoch, now api.Epoch, at uint64) error {
+	return &api.Error{
+		Code: api.CodeConflict, Field: "epoch", Revision: &at,
+		Detail: fmt.Sprintf("the region's history is %s now, not %s: it was restored or replaced, and key %s may be as it was long ago", now, epoch, name(ns, key)),
+		Remedy: "read it again, and write with cas and epoch as they are now",
+	}
 }
 
 func conflict(ns api.Namespace, key string, cas, at uint64) error {

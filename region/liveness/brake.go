@@ -18,6 +18,8 @@ type Verdict struct {
 	Evicted []Evicted
 	// ProtectionChanged tells that protection began or ended in this tick.
 	ProtectionChanged bool
+	// SlowChanged tells that this node became slow in this tick, or is so no longer.
+	SlowChanged bool
 }
 
 // Evicted is one decided eviction.
@@ -31,26 +33,33 @@ type Evicted struct {
 // a longer gap counts as a pause.
 func (l *Ledger) Tick(now time.Duration) Verdict {
 	var v Verdict
-	if gap := now - l.lastTick; gap > l.cfg.MaxGap {
+	gap := now - l.lastTick
+	if gap > l.cfg.MaxGap && brown != "no-grace" {
 		v.Gap = gap
 		l.grant(now)
 	}
 	l.lastTick = now
 	l.slide(now)
+	late, changed := l.pace.tick(now, gap, l.cfg.Every, l.cfg.MaxGap)
+	l.credit += 2 * late
 	if now >= l.due {
 		l.scan(now)
 	}
+	if v.SlowChanged = changed; changed {
+		l.slowSince = now
+		if !l.pace.slow {
+			l.spareOverdue(now)
+		}
+	}
 	allowed := l.allowed()
 	total := len(l.overdue) + len(l.evictions)
-	if on := total > allowed; on != l.protected {
+	// With nobody overdue there is nobody to protect: evictions of before can only have become more than
+	// the share because others deregistered. The budget is used up all the same.
+	if on := total > allowed && (l.protected || len(l.overdue) > 0); on != l.protected {
 		l.protected, l.since, l.reviewed = on, now, 0
 		v.ProtectionChanged = true
 		if !on {
-			// Those still silent were last heard before whatever silenced the others too.
-			// They get one TTL of working network to speak up.
-			for _, e := range l.overdue {
-				e.spare = now + e.TTL + l.cfg.Grace
-			}
+			l.spareOverdue(now)
 		}
 	}
 	v.Evicted = l.evict(now, allowed-len(l.evictions))
@@ -62,7 +71,9 @@ func (l *Ledger) slide(now time.Duration) {
 	n := 0
 	for n < len(l.evictions) && l.evictions[n].at <= now-l.cfg.Window {
 		s := l.evictions[n].service
-		if l.evictedOf[s]--; l.evictedOf[s] <= 0 {
+		if s == (api.ServiceKey{}) {
+			l.elsewhere--
+		} else if l.evictedOf[s]--; l.evictedOf[s] <= 0 {
 			delete(l.evictedOf, s)
 		}
 		n++
@@ -85,8 +96,8 @@ func (l *Ledger) sample(now time.Duration) {
 func (l *Ledger) scan(now time.Duration) {
 	next := now + time.Hour
 	for k, e := range l.entries {
-		if e.deadline > now && !e.condemned {
-			next = min(next, e.deadline)
+		if at := l.overdueAt(e); at > now && !e.condemned {
+			next = min(next, at)
 			continue
 		}
 		if l.decided[k] == nil && l.overdue[k] == nil {
@@ -114,6 +125,9 @@ func (l *Ledger) registered() int {
 // fewer than seven instances could never lose a dead one; a second one is then more than
 // the share and starts protection.
 func (l *Ledger) allowed() int {
+	if brown == "empty-set" {
+		return max(1, l.registered())
+	}
 	return max(1, int(l.cfg.Share*float64(l.registered())+1e-9))
 }
 
@@ -122,7 +136,8 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 	if budget <= 0 || len(l.overdue) == 0 {
 		return nil
 	}
-	if l.protected {
+	held := l.protected || l.pace.slow
+	if held {
 		if now-l.reviewed < time.Second && l.reviewed != 0 {
 			return nil
 		}
@@ -130,7 +145,7 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 	}
 	var candidates []*entry
 	for _, e := range l.overdue {
-		if l.protected && now-e.deadline < l.cfg.HoldFor || now < e.spare {
+		if held && now-l.overdueAt(e) < l.cfg.HoldFor || now < e.spare || now < l.overdueAt(e) && !e.condemned {
 			continue
 		}
 		candidates = append(candidates, e)
@@ -144,8 +159,8 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 			break
 		}
 		s := e.Key.ServiceKey()
-		if l.present[s] <= 1 && l.evictedOf[s] > 0 {
-			continue // the last one of a service that lost others in this window
+		if l.present[s] <= 1 && l.evictedOf[s]+l.elsewhere > 0 {
+			continue // the last one of a service that lost, or may have lost, others in this window
 		}
 		budget--
 		delete(l.overdue, e.Key)
@@ -154,7 +169,7 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 		l.evictions = append(l.evictions, eviction{now, s})
 		l.evictedOf[s]++
 		l.changed = true
-		out = append(out, Evicted{e.Member, now - e.deadline, e.condemned})
+		out = append(out, Evicted{e.Member, now - l.overdueAt(e), e.condemned})
 	}
 	return out
 }
@@ -163,6 +178,9 @@ func (l *Ledger) evict(now time.Duration, budget int) []Evicted {
 type State struct {
 	Active     bool
 	Since      time.Duration // start of protection, on the caller's clock
+	Slow       bool          // this node is starved and judges nobody
+	SlowSince  time.Duration // since when
+	Lost       float64       // share of the last seconds in which this node should have run and did not
 	Registered int
 	Overdue    int
 	Evicted    int // in the window
@@ -176,6 +194,7 @@ func (l *Ledger) State(now time.Duration) State {
 	s := State{
 		Active: l.protected, Since: l.since, Registered: l.registered(), Overdue: len(l.overdue),
 		Evicted: len(l.evictions), Allowed: l.allowed(), Grace: max(0, l.graceUntil-now),
+		Slow: l.pace.slow, SlowSince: l.slowSince, Lost: l.pace.share(),
 	}
 	window := l.cfg.Window
 	switch {
@@ -183,9 +202,13 @@ func (l *Ledger) State(now time.Duration) State {
 		s.Why = fmt.Sprintf("%d overdue and %d evicted of %d instances are more than the %d allowed in %s: nobody is evicted until heartbeats, "+
 			"registrations or deregistrations bring that down to %d; after %s overdue ones leave at that pace",
 			s.Overdue, s.Evicted, s.Registered, s.Allowed, window, s.Allowed, l.cfg.HoldFor)
+	case s.Slow:
+		s.Why = l.pace.why()
 	case s.Grace > 0:
-		s.Why = fmt.Sprintf("everyone has a full TTL to send a heartbeat after a start, pause or stall of this node; %s of it are left for all",
+		s.Why = fmt.Sprintf("everyone has a full TTL to send a heartbeat after a start, pause or stall of this node; the longest of them ends in %s",
 			s.Grace.Round(100*time.Millisecond))
+	case s.Overdue == 0 && s.Evicted > s.Allowed:
+		s.Why = fmt.Sprintf("nobody is overdue; %d of %d instances were evicted in %s, and no more than %d may be", s.Evicted, s.Registered, window, s.Allowed)
 	default:
 		s.Why = fmt.Sprintf("%d overdue and %d evicted of %d instances are within the %d allowed in %s", s.Overdue, s.Evicted, s.Registered, s.Allowed, window)
 	}

@@ -2,6 +2,7 @@ package liveness_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,6 +153,38 @@ func TestMassDeregistrationDoesNotReleaseTheBrake(t *testing.T) {
 	r.run(2 * time.Minute)
 	if len(r.evicted) != 0 {
 		t.Errorf("%d evicted of the 100 that went silent at once", len(r.evicted))
+	}
+}
+
+// P2: evictions of before become more than the share when others deregister. Nobody is overdue then, so there is
+// nobody to protect and nothing to tell; the budget stays used up for the next one that is.
+func TestDeregistrationsAloneStartNoProtection(t *testing.T) {
+	services := map[string]int{}
+	for i := range 100 {
+		services[fmt.Sprintf("s%d", i)] = 1
+	}
+	r := newRegion(t, services)
+	for i := range 10 {
+		r.kill(fmt.Sprintf("s%d", i), 1)
+	}
+	r.run(full + time.Second)
+	if len(r.evicted) != 10 {
+		t.Fatalf("%d evicted: %s", len(r.evicted), r.state().Why)
+	}
+	for i := 10; i < 60; i++ {
+		k := key(fmt.Sprintf("s%d", i), 0)
+		delete(r.alive, k)
+		delete(r.known, k)
+		r.l.Delete(k)
+	}
+	r.run(time.Second)
+	if s := r.state(); s.Active || s.Evicted != 10 || s.Allowed >= 10 || !strings.HasPrefix(s.Why, "nobody is overdue; 10 of ") {
+		t.Errorf("with nobody overdue: %+v", s)
+	}
+	r.kill("s99", 1)
+	r.run(full)
+	if s := r.state(); !s.Active || s.Overdue != 1 || len(r.evicted) != 10 {
+		t.Errorf("%d evicted, one overdue: %+v", len(r.evicted), s)
 	}
 }
 

@@ -20,7 +20,7 @@ func (l *Ledger) Condemn(now time.Duration, key api.InstanceKey, revision uint64
 		return
 	}
 	e.condemned = true
-	e.deadline = min(e.deadline, now)
+	e.deadline, e.credit = min(l.overdueAt(e), now), l.credit
 	e.spare = 0
 	l.due = min(l.due, now) // the next tick looks
 }

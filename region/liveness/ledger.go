@@ -13,6 +13,10 @@ type Config struct {
 	// MaxGap between two ticks; a longer one means that this process did not run, and
 	// nobody's silence counts. It must not exceed Grace, which covers shorter gaps.
 	MaxGap time.Duration
+	// Every is the time between two ticks that are in time. A node whose ticks are late for a
+	// quarter of ten seconds is slow: it evicts nobody until it keeps time again, and then gives
+	// those overdue one more TTL. 0 = not watched.
+	Every time.Duration
 	// Grace is added to every TTL.
 	Grace time.Duration
 	// HoldFor is how long protection holds an instance. After it, held ones leave too, at
@@ -23,7 +27,7 @@ type Config struct {
 
 // Default returns the figures of the product.
 func Default() Config {
-	return Config{Share: 0.15, Window: time.Minute, MaxGap: time.Second, Grace: api.DeadlineGrace, HoldFor: 15 * time.Minute}
+	return Config{Share: 0.15, Window: time.Minute, MaxGap: time.Second, Every: 200 * time.Millisecond, Grace: api.DeadlineGrace, HoldFor: 15 * time.Minute}
 }
 
 // Member is one instance as the catalogue has it.
@@ -53,8 +57,13 @@ type Ledger struct {
 
 	evictions []eviction // within the window, oldest first
 	evictedOf map[api.ServiceKey]int
+	// elsewhere counts those of evictions whose service is not known.
+	elsewhere int
 	samples   []sample // of the number of instances, one a second, oldest first, within the window
 
+	pace       pace
+	credit     time.Duration // grows with every late tick; see overdueAt
+	slowSince  time.Duration
 	protected  bool
 	since      time.Duration // start of protection
 	reviewed   time.Duration // last look at held instances during protection
@@ -64,7 +73,8 @@ type Ledger struct {
 
 type entry struct {
 	Member
-	deadline time.Duration
+	deadline time.Duration // see overdueAt
+	credit   time.Duration // the ledger's when deadline was set
 	// spare: not to be evicted before. Set when protection ends, for those still overdue.
 	spare time.Duration
 	// condemned: overdue whatever its heartbeats say; see Condemn.
@@ -73,7 +83,7 @@ type entry struct {
 
 type eviction struct {
 	at      time.Duration
-	service api.ServiceKey
+	service api.ServiceKey // zero = not known
 }
 
 type sample struct {
@@ -117,7 +127,7 @@ func (l *Ledger) grant(now time.Duration) {
 			continue
 		}
 		e.condemned = false
-		e.deadline = max(e.deadline, l.deadline(now, e))
+		l.extend(now, e)
 		if e.TTL != 0 && (shortest == 0 || e.TTL < shortest) {
 			shortest = e.TTL
 		}
@@ -126,6 +136,20 @@ func (l *Ledger) grant(now time.Duration) {
 	l.due = now + shortest + l.cfg.Grace
 	l.graceUntil = l.due
 	l.changed = true
+}
+
+// extend gives e a full TTL from now on. A caller may have read the clock before a pause: a
+// deadline never moves back.
+func (l *Ledger) extend(now time.Duration, e *entry) {
+	e.deadline = max(l.overdueAt(e), l.deadline(now, e))
+	e.credit = l.credit
+}
+
+// overdueAt is when e is overdue: its deadline, later by twice what this node lost since it
+// was set. Heartbeats that come meanwhile wait in a queue behind others, so they are late by
+// more than the ticks are. It is a full TTL more at most, so that nobody lives for ever.
+func (l *Ledger) overdueAt(e *entry) time.Duration {
+	return e.deadline + min(l.credit-e.credit, e.TTL+l.cfg.Grace)
 }
 
 // deadline is how long a heartbeat received now keeps e. Without a TTL none is expected.
@@ -157,7 +181,7 @@ func (l *Ledger) Put(now time.Duration, m Member, heard bool) {
 		heard = true
 	}
 	if e.TTL != m.TTL {
-		e.deadline = 0 // a shorter TTL counts at once
+		e.deadline, e.credit = 0, l.credit // a shorter TTL counts at once
 		heard = true
 	}
 	if e.Revision != m.Revision && l.overdue[m.Key] != nil {
@@ -211,13 +235,26 @@ func (l *Ledger) heard(now time.Duration, e *entry) {
 	if e.condemned {
 		return
 	}
-	// A caller may have read the clock before a pause: a deadline never moves back.
-	e.deadline = max(e.deadline, l.deadline(now, e))
+	l.extend(now, e)
 	e.spare = 0
 	l.due = min(l.due, e.deadline)
 	if l.overdue[e.Key] != nil {
 		delete(l.overdue, e.Key)
 		l.changed = true
+	}
+}
+
+// spareOverdue gives those that are overdue one TTL of a working network to speak up: they
+// were last heard before whatever silenced the others too. Who is condemned must be condemned
+// anew, which every result of a check that still fails does: the node that found it may be gone.
+func (l *Ledger) spareOverdue(now time.Duration) {
+	for _, e := range l.overdue {
+		if e.condemned {
+			e.condemned = false
+			l.heard(now, e)
+			continue
+		}
+		e.spare = now + e.TTL + l.cfg.Grace
 	}
 }
 

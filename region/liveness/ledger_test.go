@@ -67,6 +67,11 @@ func (r *region) step() {
 			}
 		}
 	}
+	r.tick()
+}
+
+// tick is one look of the ledger, now.
+func (r *region) tick() {
 	v := r.l.Tick(r.now)
 	r.verdicts = append(r.verdicts, v)
 	for _, e := range v.Evicted {

@@ -88,3 +88,27 @@ func (o *Overlay) EachOverdue(f func(k api.InstanceKey, revision uint64)) {
 		f(k, revision)
 	}
 }
+
+// Mark is one record that an Overlay is about.
+type Mark struct {
+	Key      api.InstanceKey
+	Revision uint64
+}
+
+// NewOverlay returns the overlay that hides and marks these records.
+func NewOverlay(hidden, overdue []Mark) *Overlay {
+	o := &Overlay{
+		hidden:  make(map[api.InstanceKey]uint64, len(hidden)),
+		overdue: make(map[api.InstanceKey]uint64, len(overdue)),
+		touched: make(map[api.ServiceKey]struct{}),
+	}
+	for _, m := range hidden {
+		o.hidden[m.Key] = m.Revision
+		o.touched[m.Key.ServiceKey()] = struct{}{}
+	}
+	for _, m := range overdue {
+		o.overdue[m.Key] = m.Revision
+		o.touched[m.Key.ServiceKey()] = struct{}{}
+	}
+	return o
+}

@@ -37,7 +37,18 @@ type HighWater interface {
 // earlier epoch. The federation settles what other regions hold in its own way.
 func (r *Registry) meet(ctx context.Context, seen api.Version) (why string, err error) {
 	ahead := func(v api.Version) bool {
-		return seen.Region == v.Region && seen.Epoch == v.Epoch && seen.Revision > v.Revision
+		if seen.Region != v.Region || seen.Compare(v) != api.Newer {
+			return false
+		}
+		// A later epoch may have been raised by another node a moment ago.
+		return seen.Epoch == v.Epoch || !r.own.alone
+	}
+	if c := r.readsFrom(); c != nil && seen.Region == r.cfg.Region {
+		// Nothing proves that the copy is all there was, and starting over with it would be time
+		// travel (P4): whoever has seen more keeps that until the store answers.
+		if order := c.snap.Version().Compare(seen); order == api.Older || order == api.Conflict {
+			return "", r.needStore()
+		}
 	}
 	wctx, cancel := context.WithTimeout(ctx, aheadPatience)
 	defer cancel()
@@ -51,7 +62,7 @@ func (r *Registry) meet(ctx context.Context, seen api.Version) (why string, err 
 		if r.refute(ctx, seen) {
 			return fmt.Sprintf("revision %d is ahead of this region's history, which went back: its epoch is now %s", seen.Revision, r.Snapshot().Version().Epoch), nil
 		}
-		return fmt.Sprintf("revision %d is ahead of this node's history, which is at %d", seen.Revision, v.Revision), ctx.Err()
+		return fmt.Sprintf("revision %d of epoch %s is ahead of this node's history, which is at %d of %s", seen.Revision, seen.Epoch, v.Revision, v.Epoch), ctx.Err()
 	}
 	return "", nil
 }
@@ -110,6 +121,9 @@ func (r *Registry) markLoop(ctx context.Context) error {
 			ended = true
 		}
 		v := r.Snapshot().Version()
+		if !r.isLoaded() {
+			continue // what was kept is newer than the copy that is shown
+		}
 		if v == kept || v.Epoch.IsZero() {
 			continue
 		}

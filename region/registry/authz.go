@@ -13,11 +13,15 @@ type Verb string
 
 // The verbs.
 const (
-	VerbRead     Verb = "read"     // list, resolve, explain, watch
+	VerbRead     Verb = "read"     // list, resolve, explain, what-if, watch
 	VerbRegister Verb = "register" // register, heartbeat and deregister an instance
-	VerbOperate  Verb = "operate"  // change the status of an instance, save the records
+	VerbOperate  Verb = "operate"  // change the status of an instance, remove a service, save the records
 	VerbKVRead   Verb = "kv-read"  // get, list and watch keys
 	VerbKVWrite  Verb = "kv-write" // put and delete keys
+	VerbPolicy   Verb = "policy"   // set and delete a policy; Service is api.PolicyDefault for the default
+	VerbDrain    Verb = "drain"    // drain a region, and take that back
+	VerbFederate Verb = "federate" // raise the region's epoch, as the federation does when peers are ahead
+	VerbNode     Verb = "node"     // report as a node of this region to the one that owns liveness
 )
 
 // Access is one thing a caller wants to do. Service is empty when it concerns the whole
@@ -29,6 +33,8 @@ type Access struct {
 	// Key is the key that the VerbKV… verbs are about. A list or watch has Prefix instead: it
 	// is allowed only to whoever may read every key that begins with it.
 	Key, Prefix string
+	// Region is what VerbDrain is about.
+	Region api.Region
 }
 
 // Authorizer decides whether the caller behind ctx may do a. Its error is an *api.Error with

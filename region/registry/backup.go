@@ -12,7 +12,7 @@ func (r *Registry) Backup(ctx context.Context) (store.Image, error) {
 	if err := r.authorize(ctx, VerbOperate, ""); err != nil {
 		return store.Image{}, err
 	}
-	if err := r.needLoaded(); err != nil {
+	if err := r.needStore(); err != nil {
 		return store.Image{}, err
 	}
 	lctx, cancel := context.WithTimeout(ctx, loadTimeout)

@@ -61,11 +61,17 @@ func (b *bundle) add(p *proposal) bool {
 
 // join returns the value of one departure record that says what both say.
 func join(a, b store.Op) ([]byte, bool) {
-	if a.Delete || b.Delete || a.Guarded || b.Guarded {
+	if a.Check && b.Check {
+		return nil, a.If == b.If // both depend on the same
+	}
+	if a.Delete || b.Delete || a.Check || b.Check || a.Guarded || b.Guarded {
 		return nil, false
 	}
 	if _, ok := catalog.DepartedService(a.Key); !ok {
 		return nil, false
+	}
+	if brown == "lose-tombstone" {
+		return a.Value, true
 	}
 	return catalog.JoinDepartures(a.Value, b.Value)
 }
@@ -91,7 +97,7 @@ func (l *lead) note(ops []store.Op, revision uint64) {
 	}
 	l.newest = revision
 	for _, op := range ops {
-		if op.Guarded {
+		if op.Guarded && !op.Check {
 			l.revisions[op.Key] = revision
 		}
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/nearside/nearside/region/catalog"
 	"github.com/nearside/nearside/region/liveness/check"
 	"github.com/nearside/nearside/region/liveness/check/rounds"
+	"github.com/nearside/nearside/region/liveness/owner"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -40,8 +42,8 @@ type Prober interface {
 //
 // Three goroutines: follow learns of instances from the published snapshots, rounds.Run
 // probes, verdictLoop writes. They share what mu protects. While it is held nothing is called
-// but the pure packages, rounds (which has a lock of its own and calls nobody) and the
-// ledger: ledgerMu is taken after mu, never the other way round.
+// but the pure packages, rounds (which has a lock of its own and calls nobody), condemn and unsay:
+// ledgerMu and forwarder.mu are taken after mu, never the other way round.
 type checker struct {
 	reg    *Registry
 	prober Prober // nil = this node runs no checks
@@ -51,10 +53,12 @@ type checker struct {
 
 	mu       sync.Mutex
 	version  api.Version // of the snapshot that was last looked at
+	members  *memberList // by which owns decides
 	services map[api.ServiceKey]map[api.InstanceID]*patient
 	dirty    []*patient // in the order in which they became so
 	doubt    *check.Suspicion
 	lives    uint64 // numbers patients
+	moving   bool   // sync looks at what a change of members brings
 
 	gaps   atomic.Int64 // pauses of this process, counted by the tick
 	counts [3]atomic.Int64
@@ -70,7 +74,8 @@ type patient struct {
 	on     []bool        // being run
 	dirty  bool          // a status of states may differ from the record's
 	gaps   int64         // checker.gaps when the states were last forgiven
-	lapsed bool          // condemned
+	// lapsed: condemned, or perhaps: by the node whose check it was before.
+	lapsed bool
 }
 
 // checkID is one check of one patient. life tells it from that of an earlier incarnation.
@@ -83,15 +88,38 @@ type checkID struct {
 func newChecker(r *Registry) *checker {
 	return &checker{
 		reg: r, prober: r.cfg.Prober, rounds: rounds.New[checkID](probesAtOnce), damp: check.DefaultDamping(),
-		wake: make(chan struct{}, 1), services: map[api.ServiceKey]map[api.InstanceID]*patient{},
+		wake: make(chan struct{}, 1), services: map[api.ServiceKey]map[api.InstanceID]*patient{}, members: &memberList{},
 		doubt: check.NewSuspicion(check.DefaultSuspicion()),
 	}
 }
 
-// owns reports whether this node runs the checks of the instance: all of them while a
-// region has one node. With several, this is where each instance finds its one (by
-// rendezvous over the live nodes); sync must then look at everything when they change.
-func (c *checker) owns(api.InstanceKey) bool { return true }
+// owns reports whether this node runs the checks of the instance: the one of the live nodes, as the
+// owner of liveness lists them, whose name and the instance's hash highest together. So when
+// a node leaves only its checks move. mu is held.
+func (c *checker) owns(key api.InstanceKey) bool {
+	return c.reg.own.alone || rendezvous(c.members.nodes, key) == c.reg.cfg.Node
+}
+
+// rendezvous returns the node that the instance belongs to, "" when there is none.
+func rendezvous(nodes []owner.Node, key api.InstanceKey) (best string) {
+	text := key.String()
+	var most uint64
+	for _, n := range nodes {
+		h := fnv.New64a()
+		h.Write([]byte(n.Name))
+		h.Write([]byte{0})
+		h.Write([]byte(text))
+		// FNV alone leaves names that differ in their last letters in step.
+		x := h.Sum64()
+		x = (x ^ x>>33) * 0xff51afd7ed558ccd
+		x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+		x ^= x >> 33
+		if best == "" || x > most {
+			best, most = n.Name, x
+		}
+	}
+	return best
+}
 
 // admit refuses a registration whose checks cannot be run here.
 func (c *checker) admit(reg *api.Registration) error {
@@ -145,19 +173,6 @@ func withChecks(cur, next *api.Instance, now time.Time) {
 	}
 }
 
-// setByHand returns what SetStatus makes of an instance: of one with checks, the worse of
-// the two counts.
-func setByHand(in *api.Instance, s api.StatusChange) (set *api.SetStatus, status api.Status, note string) {
-	if !in.Checked() {
-		return nil, s.Status, s.Note
-	}
-	if s.Status != api.StatusPassing {
-		set = &api.SetStatus{Status: s.Status, Note: s.Note}
-	}
-	status, note = check.Effective(set, in.CheckResults)
-	return set, status, note
-}
-
 // run owns the checker's goroutines until ctx ends.
 func (c *checker) run(ctx context.Context) error {
 	if c.prober == nil {
@@ -209,6 +224,14 @@ func (c *checker) sync(snap *catalog.Snapshot, restart bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.version = snap.Version()
+	if members := c.reg.own.members.Load(); members.revision != c.members.revision || !owner.SameNodes(members.nodes, c.members.nodes) {
+		// Each instance may have another node now. What comes to this one waits its turn, as
+		// after a restart: its record says how it is.
+		c.moving = c.members.revision != 0
+		defer func() { c.moving = false }()
+		c.members = members
+		known = false
+	}
 	if !known {
 		keys = snap.Services()
 		for key := range c.services {
@@ -233,7 +256,7 @@ func (c *checker) syncService(key api.ServiceKey, list []*api.Instance, restart 
 	for _, in := range list {
 		p := had[in.ID]
 		switch {
-		case p != nil && p.in == in:
+		case p != nil && p.in == in && c.owns(in.Key()):
 		case !in.Checked() || !c.owns(in.Key()):
 			if p != nil {
 				c.discharge(p)
@@ -275,6 +298,8 @@ func (c *checker) adopt(old *patient, in *api.Instance, restart bool) {
 	if old != nil {
 		c.discharge(old)
 	}
+	// Whose checks they were may have condemned it, and can take that back no more.
+	p.lapsed = !c.reg.own.alone && (restart || c.moving) && slices.ContainsFunc(p.rules, func(r api.Check) bool { return r.DeregisterAfter > 0 })
 	service := p.key.ServiceKey()
 	if c.services[service] == nil {
 		c.services[service] = map[api.InstanceID]*patient{}
@@ -288,6 +313,9 @@ func (c *checker) adopt(old *patient, in *api.Instance, restart bool) {
 func (c *checker) discharge(p *patient) {
 	for i := range p.rules {
 		c.rounds.Drop(p.id(i))
+	}
+	if p.lapsed {
+		c.reg.forward.unsay(p.key)
 	}
 	service := p.key.ServiceKey()
 	if c.services[service][p.key.ID] == p {
@@ -306,7 +334,7 @@ func (p *patient) draining() bool { return p.in.Status == api.StatusDraining }
 // schedule has the checks run that are due to be, and no other.
 func (c *checker) schedule(p *patient, restart bool) {
 	// Who registered after this process began is new, whatever the first look says.
-	restart = restart && p.in.RegisteredAt.Before(c.reg.start)
+	restart = restart && p.in.RegisteredAt.Before(c.reg.start) || c.moving
 	for i, due := range check.Due(p.rules, p.states, p.draining()) {
 		switch {
 		case due == p.on[i]:
@@ -403,13 +431,8 @@ func (c *checker) lapse(p *patient, now time.Time) {
 	if !condemn && !p.lapsed {
 		return
 	}
-	p.lapsed = condemn
-	c.reg.ledgerMu.Lock()
-	defer c.reg.ledgerMu.Unlock()
-	if condemn {
-		c.reg.ledger.Condemn(c.reg.now(), p.key, p.in.Revision)
-	} else {
-		c.reg.ledger.Pardon(c.reg.now(), p.key)
+	if c.reg.condemn(p.key, p.in.Revision, !condemn) {
+		p.lapsed = condemn
 	}
 }
 
@@ -418,10 +441,9 @@ func (c *checker) spare(p *patient) {
 	if !p.lapsed || !p.draining() {
 		return
 	}
-	p.lapsed = false
-	c.reg.ledgerMu.Lock()
-	defer c.reg.ledgerMu.Unlock()
-	c.reg.ledger.Pardon(c.reg.now(), p.key)
+	if c.reg.condemn(p.key, p.in.Revision, true) {
+		p.lapsed = false
+	}
 }
 
 // all yields the state of every check; mu is held.

@@ -25,8 +25,11 @@ type Events interface {
 	Follow(ctx context.Context, q events.Query, send func(api.EventFrame) error) error
 }
 
-// actorNode is the actor of what nobody asked for.
-const actorNode = "node"
+// Actors of what nobody asked for.
+const (
+	actorNode   = "node"
+	actorChecks = "checks"
+)
 
 // Record tells the region's event log of something that happened outside the registry: to a
 // link or to the node. The present revision is filled in.
@@ -78,13 +81,12 @@ func (r *Registry) mayReadEvents(ctx context.Context) error {
 }
 
 // tellChanges records what one commit changes. It comes before the ledger and readers learn
-// of it, while the overlay still tells which evictions this node decided: those are
+// of it, while the ledger still tells which evictions this node decided: those are
 // recorded already, at the moment they took effect.
 func (r *Registry) tellChanges(before *catalog.Snapshot, changes []catalog.Change) {
 	if r.cfg.Events == nil {
 		return
 	}
-	overlay := r.overlay.Load()
 	for i := range changes {
 		c := &changes[i]
 		key := c.Instance.Key()
@@ -92,11 +94,11 @@ func (r *Registry) tellChanges(before *catalog.Snapshot, changes []catalog.Chang
 		e := api.Event{Revision: c.Revision, Subject: key.String(), Actor: actor, Cause: api.EventCause{Kind: api.BecauseRequest}}
 		if c.Op == api.OpDelete {
 			switch {
-			case overlay.Hidden(key, c.Instance.Revision):
+			case r.decided(key, c.Instance.Revision):
 				continue
 			case c.Cause == api.CauseEvict:
 				e.Kind, e.Cause.Kind = api.EventEvict, api.BecauseSilence
-			case c.Cause == api.CauseDeregister || actor != "":
+			case c.Cause == api.CauseDeregister || c.Cause == api.CausePlanned || actor != "":
 				e.Kind = api.EventDeregister
 			default:
 				e.Kind, e.Cause.Kind = api.EventDeregister, api.BecauseUnknown
@@ -108,6 +110,13 @@ func (r *Registry) tellChanges(before *catalog.Snapshot, changes []catalog.Chang
 			r.Record(e)
 		}
 	}
+}
+
+// decided reports whether this node has decided the eviction of the record.
+func (r *Registry) decided(key api.InstanceKey, revision uint64) bool {
+	r.ledgerMu.Lock()
+	defer r.ledgerMu.Unlock()
+	return r.ledger.Decided(key, revision)
 }
 
 // putEvents returns the events of an instance that was old (nil = not there) and is now.
@@ -129,9 +138,13 @@ func putEvents(e api.Event, old, now *api.Instance) []api.Event {
 	}
 	if old.Status != now.Status || old.StatusNote != now.StatusNote {
 		e.Kind = api.EventStatus
+		if byChecks(old, now) {
+			e.Actor, e.Cause.Kind = actorChecks, api.BecauseChecks
+		}
 		if now.Status == api.StatusDraining && old.Status != now.Status {
 			e.Kind = api.EventDrain
 		}
+		e.From, e.To, e.Since = old.Status, now.Status, now.StatusSince
 		e.Detail = fmt.Sprintf("%s to %s", old.Status, now.Status)
 		if now.StatusNote != "" {
 			e.Detail += ": " + now.StatusNote
@@ -139,6 +152,13 @@ func putEvents(e api.Event, old, now *api.Instance) []api.Event {
 		out = append(out, e)
 	}
 	return out
+}
+
+// byChecks reports whether a change of status comes from the checks alone. The record says
+// so itself, hence every node of a region tells the same.
+func byChecks(old, now *api.Instance) bool {
+	return now.Checked() && catalog.SameContent(old, now) && catalog.SameSet(old.Set, now.Set) &&
+		catalog.SameSet(old.BeforeDrain, now.BeforeDrain) && !catalog.SameResults(old.CheckResults, now.CheckResults)
 }
 
 // differences names the fields in which two records of an instance differ. Values of tags
@@ -161,6 +181,7 @@ func differences(a, b *api.Instance) []string {
 		{"ttl", a.TTL == b.TTL},
 		{"ports", maps.Equal(a.Ports, b.Ports)},
 		{"metadata", maps.Equal(a.Metadata, b.Metadata)},
+		{"checks", slices.Equal(a.Checks, b.Checks)},
 	} {
 		if !f.same {
 			out = append(out, f.name)
@@ -172,7 +193,7 @@ func differences(a, b *api.Instance) []string {
 	return out
 }
 
-// tellVerdict records what a tick decided; state is set when protection changed.
+// tellVerdict records what a tick decided; state is set when protection or pace changed.
 func (r *Registry) tellVerdict(v liveness.Verdict, state liveness.State) {
 	if v.Gap > 0 {
 		r.Record(api.Event{
@@ -187,8 +208,22 @@ func (r *Registry) tellVerdict(v liveness.Verdict, state liveness.State) {
 		}
 		r.Record(e)
 	}
+	if v.SlowChanged {
+		e := api.Event{Kind: api.EventSlowOff, Actor: actorNode, Cause: api.EventCause{Kind: api.BecauseInTime}}
+		if state.Slow {
+			e.Kind, e.Cause.Kind, e.Detail = api.EventSlowOn, api.BecausePaused, state.Why
+		}
+		r.Record(e)
+	}
 	for i := range v.Evicted {
 		e := &v.Evicted[i]
+		if e.Condemned {
+			r.Record(api.Event{
+				Kind: api.EventEvict, Subject: e.Key.String(), Actor: actorChecks, Cause: api.EventCause{Kind: api.BecauseLiveness},
+				Detail: "removed: a liveness check failed for its deregister_after",
+			})
+			continue
+		}
 		since := time.Now().Add(-e.Overdue).UTC().Truncate(time.Millisecond)
 		r.Record(api.Event{
 			Kind: api.EventEvict, Subject: e.Key.String(), Actor: actorNode, Cause: api.EventCause{Kind: api.BecauseSilence},
@@ -212,7 +247,11 @@ func (r *Registry) tellLoaded(known, was api.Version, snap *catalog.Snapshot) {
 	now := snap.Version()
 	switch {
 	case !known.Epoch.IsZero() && known.Epoch != now.Epoch:
-		r.tellEpoch(known.Epoch, now.Epoch, api.BecauseHistoryLost)
+		why := api.BecauseHistoryLost
+		if r.raised {
+			why = api.BecauseNodeRaised
+		}
+		r.tellEpoch(known.Epoch, now.Epoch, why)
 	case !was.Epoch.IsZero():
 		r.Record(api.Event{
 			Kind: api.EventReload, Actor: actorNode, Revision: now.Revision, Cause: api.EventCause{Kind: api.BecauseHistoryGap},

@@ -7,13 +7,15 @@ import (
 
 	"github.com/nearside/nearside/region/catalog"
 	"github.com/nearside/nearside/region/liveness"
+	"github.com/nearside/nearside/region/liveness/owner"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
 
 const (
-	// evictBatch instances leave in one commit, with at most as many departure records.
-	evictBatch = store.MaxOps / 2
+	// evictBatch instances leave in one commit, with at most as many departure records and the
+	// check of the claim.
+	evictBatch = (store.MaxOps - 1) / 2
 	evictRetry = time.Second
 )
 
@@ -40,14 +42,23 @@ func (r *Registry) tickLoop(ctx context.Context) error {
 func (r *Registry) tick() {
 	r.ledgerMu.Lock()
 	now := r.now()
-	v := r.ledger.Tick(now)
-	overlay, changed := r.ledger.Overlay()
-	var state liveness.State
-	if v.ProtectionChanged {
-		state = r.ledger.State(now)
+	v, judges := liveness.Verdict{}, r.own.holds(now)
+	if judges {
+		if r.lapsed {
+			r.ledger.Grant(now) // heartbeats that came meanwhile were not taken
+		}
+		v = r.ledger.Tick(now)
+		if overlay, changed := r.ledger.Overlay(); changed {
+			r.overlay.Store(overlay)
+			r.overlayVersion++
+		}
+	} else {
+		v = r.ledger.Follow(now)
 	}
-	if changed {
-		r.overlay.Store(overlay)
+	r.lapsed = !judges
+	var state liveness.State
+	if v.ProtectionChanged || v.SlowChanged {
+		state = r.ledger.State(now)
 	}
 	r.ledgerMu.Unlock()
 
@@ -63,6 +74,17 @@ func (r *Registry) tick() {
 		} else {
 			r.log.Info("protection off", "overdue", state.Overdue, "registered", state.Registered)
 		}
+	}
+	if v.SlowChanged {
+		r.counts.slow.Store(state.Slow)
+		if state.Slow {
+			r.log.Warn("this node is starved of processor time: nobody is evicted", "lost_share", state.Lost, "overdue", state.Overdue)
+		} else {
+			r.log.Info("this node keeps time again")
+		}
+	}
+	if r.counts.slow.Load() {
+		r.checks.paused() // what a starved node finds of others is about itself
 	}
 	for _, e := range v.Evicted {
 		if e.Condemned {
@@ -98,13 +120,22 @@ func (r *Registry) evictLoop(ctx context.Context) error {
 }
 
 // evictSome deletes what is pending and reports whether some of it must be tried again.
+// With several nodes every commit depends on the claim under which it was decided: an owner
+// that lost it, without knowing yet, evicts nobody.
 func (r *Registry) evictSome(ctx context.Context) (again bool) {
 	r.ledgerMu.Lock()
-	pending := r.ledger.Pending()
+	pending, claimRev := r.ledger.Pending(), r.claimRev
 	r.ledgerMu.Unlock()
+	if len(pending) > 0 && !r.own.alone {
+		// First the count, then the deletes: the next owner may evict no more than what is left of
+		// the window, also when it has been running for less.
+		if err := r.beat(ctx, claimRev); err != nil {
+			return true
+		}
+	}
 	for len(pending) > 0 {
 		n := min(evictBatch, len(pending))
-		if !r.evictCommit(ctx, pending[:n]) {
+		if !r.evictCommit(ctx, pending[:n], claimRev) {
 			again = true
 		}
 		pending = pending[n:]
@@ -114,11 +145,14 @@ func (r *Registry) evictSome(ctx context.Context) (again bool) {
 
 // evictCommit deletes the records if they are still those that the eviction was decided
 // on. It returns false when that is not known to have ended.
-func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member) bool {
+func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member, claimRev uint64) bool {
 	ops, err := departureOps(api.CauseEvict, members)
 	if err != nil {
 		r.log.Error("evict", "cause", err)
 		return false
+	}
+	if !r.own.alone {
+		ops = append(ops, store.Op{Key: owner.ClaimKey, Check: true, Guarded: true, If: claimRev})
 	}
 	revision, err := r.group.propose(ctx, ops)
 	switch {
@@ -128,10 +162,14 @@ func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member) b
 		_, err := r.waitRevision(wctx, revision)
 		return err == nil
 	case errors.Is(err, store.ErrConflict) && len(members) > 1:
-		// One of them was registered anew or deregistered; the others must not wait for it.
+		// One of them was registered anew or deregistered; the others must not wait for it. Or the
+		// claim is lost: then there is nothing left to do, and memory learns of it soon.
+		if r.lost(ctx, claimRev) {
+			return false
+		}
 		done := true
 		for i := range members {
-			done = r.evictCommit(ctx, members[i:i+1]) && done
+			done = r.evictCommit(ctx, members[i:i+1], claimRev) && done
 		}
 		return done
 	case errors.Is(err, store.ErrConflict):
@@ -143,6 +181,15 @@ func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member) b
 		r.log.Warn("evicted instances stay hidden until the store takes their deletes", "instances", len(members), "cause", err)
 	}
 	return false
+}
+
+// lost reports whether the claim of this revision is known to be another's by now.
+func (r *Registry) lost(ctx context.Context, claimRev uint64) bool {
+	if r.own.alone {
+		return false
+	}
+	_, err := r.commitSoon(ctx, []store.Op{{Key: owner.ClaimKey, Check: true, Guarded: true, If: claimRev}})
+	return errors.Is(err, store.ErrConflict)
 }
 
 // departureOps deletes the members' records, guarded, and says why.
@@ -163,18 +210,22 @@ func departureOps(cause api.Cause, members []liveness.Member) ([]store.Op, error
 	return ops, nil
 }
 
-// protection returns the brake as people see it.
+// protection returns the brake as people see it: that of the node that owns liveness.
 func (r *Registry) protection() *api.Protection {
+	if v := r.forward.remote.Load(); v != nil && !r.own.claim.Load().mine {
+		p := v.protection
+		return &p
+	}
 	r.ledgerMu.Lock()
 	now := r.now()
 	s := r.ledger.State(now)
 	r.ledgerMu.Unlock()
 	p := &api.Protection{
 		Active: s.Active, Registered: s.Registered, Overdue: s.Overdue, Evicted: s.Evicted, Allowed: s.Allowed,
-		Share: r.brake.Share, Window: api.Duration(r.brake.Window), Grace: api.Duration(s.Grace), Why: s.Why,
+		Share: r.brake.Share, Window: api.Duration(r.brake.Window), Grace: api.Duration(s.Grace), Slow: s.Slow, Lost: s.Lost, Why: s.Why,
 	}
 	if s.Active {
-		since := time.Now().Add(s.Since - now).UTC()
+		since := time.Now().Add(s.Since - now).UTC().Round(time.Millisecond) // the two clocks are not read in one instant
 		p.Since = &since
 	}
 	return p

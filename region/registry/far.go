@@ -12,6 +12,7 @@ import (
 // far tells one watch what other regions have of its services.
 type far struct {
 	replicas Replicas
+	steer    func([]api.Origin) []api.Origin
 	ns       api.Namespace
 	services map[api.ServiceKey]struct{} // nil = all of the namespace
 
@@ -34,8 +35,8 @@ type farMark struct {
 	origin   api.Origin
 }
 
-func newFar(r Replicas, ns api.Namespace, services map[api.ServiceKey]struct{}) *far {
-	return &far{replicas: r, ns: ns, services: services, told: map[farKey]farMark{}}
+func newFar(r Replicas, steer func([]api.Origin) []api.Origin, ns api.Namespace, services map[api.ServiceKey]struct{}) *far {
+	return &far{replicas: r, steer: steer, ns: ns, services: services, told: map[farKey]farMark{}}
 }
 
 // forget makes the next diff tell everything.
@@ -96,7 +97,7 @@ func (f *far) diff(tell func(api.Frame) error) error {
 }
 
 func (f *far) frame(key api.ServiceKey, origin *api.Origin, s *api.Summary) api.Frame {
-	out := api.Frame{Kind: api.FrameReplica, Service: key.Service, Origin: origin, Summary: s}
+	out := api.Frame{Kind: api.FrameReplica, Service: key.Service, Origin: &f.steer([]api.Origin{*origin})[0], Summary: s}
 	if key.Namespace != api.DefaultNamespace {
 		out.Namespace = key.Namespace
 	}
@@ -118,7 +119,7 @@ func (f *far) collect() map[farKey]api.Replica {
 	}
 	for _, o := range f.replicas.Origins() {
 		for _, s := range f.replicas.Services(o.Region) {
-			if s.Namespace == f.ns {
+			if s.Namespace == f.ns || f.ns == api.AllNamespaces {
 				out[farKey{o.Region, s.Key()}] = api.Replica{Origin: o, Summary: s}
 			}
 		}
@@ -130,6 +131,6 @@ func compareFar(a, b farKey) int {
 	return cmp.Or(catalog.CompareKeys(a.key, b.key), cmp.Compare(a.region, b.region))
 }
 
-func sortedKeys(m map[api.ServiceKey]struct{}) []api.ServiceKey {
+func sortedKeys[V any](m map[api.ServiceKey]V) []api.ServiceKey {
 	return slices.SortedFunc(maps.Keys(m), catalog.CompareKeys)
 }

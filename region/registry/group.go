@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +31,9 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*proposal
 	closed  bool
+	// enough, when not 0, is how many proposals whoever waits for gathered wants.
+	enough   int
+	gathered chan struct{} // capacity 1
 }
 
 // proposal is what one caller wants written, all of it or nothing.
@@ -46,7 +49,7 @@ type outcome struct {
 }
 
 func newCommitter(commit func(context.Context, []store.Op) (uint64, error), shown func() api.Version, settled func(context.Context, uint64)) *committer {
-	return &committer{commit: commit, shown: shown, settled: settled, wake: make(chan struct{}, 1)}
+	return &committer{commit: commit, shown: shown, settled: settled, wake: make(chan struct{}, 1), gathered: make(chan struct{}, 1)}
 }
 
 // propose has ops committed together with those of others and returns as Store.Commit
@@ -78,6 +81,10 @@ func (c *committer) enqueue(p *proposal) error {
 		return store.ErrClosed
 	}
 	c.waiting = append(c.waiting, p)
+	if c.enough > 0 && len(c.waiting) >= c.enough {
+		c.enough = 0
+		c.gathered <- struct{}{} // it was emptied when enough was set
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -110,7 +117,7 @@ func (c *committer) run(ctx context.Context) {
 		began := time.Now()
 		c.send(ctx, b, ahead)
 		if len(b.members) > 1 {
-			c.assemble(ctx, ahead.newest, time.Since(began))
+			c.assemble(ctx, ahead.newest, len(b.members), time.Since(began))
 		}
 	}
 	c.mu.Lock()
@@ -123,28 +130,40 @@ func (c *committer) run(ctx context.Context) {
 	}
 }
 
-// assemble waits until those who are served have heard of it, and come with their next
-// write if they have one: it then goes with the writes that came meanwhile, and was decided
-// on what is stored. Without it two halves of the callers would take turns. It takes no
-// longer than the commit before it, and a caller that is alone never waits.
-func (c *committer) assemble(ctx context.Context, revision uint64, most time.Duration) {
+// assemble waits until as many as were just served have come with another write: they go with
+// those that came meanwhile, and decided on what is stored. Without it the callers take turns
+// in halves, for a way back through HTTP is about as long as a commit, and each commit costs the
+// same whatever is in it. It takes no longer than the commit before it, so that who does not
+// come back holds nobody up for long, and a caller that is alone never waits.
+func (c *committer) assemble(ctx context.Context, revision uint64, served int, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, min(most, maxAssemble))
 	defer cancel()
 	c.settled(ctx, revision)
-	for before := -1; ; {
-		n := c.len()
-		if n == before {
+	if c.await(served) {
+		select {
+		case <-c.gathered:
 			return
+		case <-ctx.Done():
 		}
-		before = n
-		runtime.Gosched() // everyone who can go on does so before us
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.enough = 0
+	select {
+	case <-c.gathered:
+	default:
 	}
 }
 
-func (c *committer) len() int {
+// await has gathered told once so many more proposals wait; false when no more fit into a commit.
+func (c *committer) await(more int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiting)
+	if len(c.waiting) >= store.MaxOps {
+		return false
+	}
+	c.enough = min(len(c.waiting)+more, store.MaxOps)
+	return true
 }
 
 // gather puts as many proposals into one bundle as fit, in order, and returns the others.
@@ -180,7 +199,7 @@ func (c *committer) send(ctx context.Context, b *bundle, ahead *lead) {
 		c.send(ctx, newBundle(b.members[:half]...), ahead)
 		c.send(ctx, newBundle(b.members[half:]...), ahead)
 		return
-	case errors.Is(err, store.ErrFull) && len(deletesOf(b.ops)) < len(b.ops):
+	case errors.Is(err, store.ErrFull) && store.Puts(b.ops):
 		c.sendDeletes(ctx, b, ahead, err)
 		return
 	}
@@ -194,8 +213,8 @@ func (c *committer) send(ctx context.Context, b *bundle, ahead *lead) {
 func (c *committer) sendDeletes(ctx context.Context, b *bundle, ahead *lead, refusal error) {
 	leaving := newBundle()
 	for _, p := range b.members {
-		if deletes := deletesOf(p.ops); len(deletes) > 0 {
-			leaving.add(&proposal{ctx: p.ctx, ops: deletes, done: p.done})
+		if rest := store.WithoutPuts(p.ops); slices.ContainsFunc(rest, func(op store.Op) bool { return op.Delete }) {
+			leaving.add(&proposal{ctx: p.ctx, ops: rest, done: p.done})
 		} else {
 			p.done <- outcome{err: refusal}
 		}

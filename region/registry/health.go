@@ -26,6 +26,8 @@ const (
 type health struct {
 	// tell records what became of the store in the event log; nil = nowhere. It does not wait.
 	tell func(kind api.EventKind, detail string)
+	// outside is Config.Trouble.
+	outside func() string
 
 	mu       sync.Mutex
 	cause    string    // "" = it answers
@@ -107,15 +109,38 @@ func (h *health) full() bool {
 
 // trouble returns "" or what is wrong with the store and since when.
 func (h *health) trouble() string {
+	outside := h.fromOutside()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case outside != "":
+		return outside // it knows why, where calls only find out that
 	case h.cause != "":
 		return fmt.Sprintf("%s (since %s)", h.cause, h.since.UTC().Format(time.RFC3339))
 	case !h.fullSince.IsZero():
 		return fmt.Sprintf("%s (since %s)", h.fullCause, h.fullSince.UTC().Format(time.RFC3339))
 	}
 	return ""
+}
+
+func (h *health) fromOutside() string {
+	if h.outside == nil {
+		return ""
+	}
+	return h.outside()
+}
+
+// StoreChanged is for whoever looks after the store: Config.Trouble has another answer. A store
+// that is back is followed again at once, and not when it is next tried.
+func (r *Registry) StoreChanged() {
+	if t := r.health.fromOutside(); t != "" {
+		r.health.failed(errors.New(t))
+		return
+	}
+	select {
+	case r.storeWake <- struct{}{}:
+	default:
+	}
 }
 
 // age is how long the store has not confirmed what memory holds; 0 while it answers.
@@ -179,6 +204,9 @@ func (r *Registry) Readiness() api.Readiness {
 	catalog := api.ReadinessCheck{Name: "catalog", OK: r.isLoaded()}
 	if !catalog.OK {
 		catalog.Cause = "the catalogue is not loaded yet"
+		if c := r.readsFrom(); c != nil {
+			catalog.Cause = c.String()
+		}
 		if trouble != "" {
 			catalog.Cause += ": " + trouble
 		}
@@ -191,6 +219,10 @@ func (r *Registry) Readiness() api.Readiness {
 		Ready: true, Region: r.cfg.Region, Node: r.cfg.Node,
 		Checks: []api.ReadinessCheck{catalog, {Name: "store", OK: trouble == "", Cause: trouble}, shutdown},
 	}
+	if !r.own.alone {
+		why := r.ownerTrouble()
+		out.Checks = append(out.Checks, api.ReadinessCheck{Name: "liveness", OK: why == "", Cause: why})
+	}
 	if r.cfg.Room != nil {
 		disk := api.ReadinessCheck{Name: "disk", OK: true}
 		if err := r.cfg.Room(true); err != nil {
@@ -198,15 +230,25 @@ func (r *Registry) Readiness() api.Readiness {
 		}
 		out.Checks = append(out.Checks, disk)
 	}
+	// A starved node goes on serving: to take it away would starve the next. So this is told
+	// and does not make it unready.
+	pace := api.ReadinessCheck{Name: "pace", OK: true}
+	if r.counts.slow.Load() {
+		pace.Cause = "this node is starved of processor time: nobody is evicted; GET /v1/regions/" + string(r.cfg.Region) + " has the figures"
+	}
+	out.Checks = append(out.Checks, pace)
+	if r.cfg.Conditions != nil {
+		out.Checks = append(out.Checks, r.cfg.Conditions()...)
+	}
 	for _, c := range out.Checks {
 		out.Ready = out.Ready && c.OK
 	}
 	return out
 }
 
-// needLoaded returns an error until the catalogue is loaded.
+// needLoaded returns an error until there is a catalogue to read: the store's, or the copy.
 func (r *Registry) needLoaded() error {
-	if r.isLoaded() {
+	if r.isAnswering() {
 		return nil
 	}
 	detail := "the catalogue is not loaded yet"

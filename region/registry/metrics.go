@@ -19,7 +19,8 @@ type counters struct {
 	deregistered                atomic.Int64
 	heartbeats                  atomic.Int64
 	evictions                   atomic.Int64
-	protected                   atomic.Bool
+	protected, slow             atomic.Bool
+	forwarded                   atomic.Int64
 }
 
 // observe publishes the registry's metrics until the returned function is called.
@@ -41,12 +42,15 @@ func (r *Registry) observe() (stop func(), err error) {
 	heartbeats := counter("nearside.registry.heartbeats", "{heartbeat}", "Heartbeats acknowledged.")
 	evictions := counter("nearside.registry.evictions", "{eviction}", "Instances whose heartbeats stopped for longer than their TTL.")
 	protection := gauge("nearside.registry.protection", "1", "1 while the eviction brake holds instances.")
+	slow := gauge("nearside.registry.slow", "1", "1 while this node is starved of processor time and so evicts nobody.")
 	overdue := gauge("nearside.registry.overdue", "{instance}", "Instances that the brake holds although their heartbeats stopped.")
 	watches := gauge("nearside.registry.watches", "{watch}", "Open watches.")
 	instances := gauge("nearside.registry.instances", "{instance}", "Instances, by status.")
 	services := gauge("nearside.registry.services", "{service}", "Services with at least one instance.")
 	revision := gauge("nearside.registry.revision", "{revision}", "Revision that reads show.")
 	storeUp := gauge("nearside.registry.store.up", "1", "1 while the store answers.")
+	forwarded := counter("nearside.registry.heartbeats.forwarded", "{heartbeat}", "Heartbeats that the node which owns liveness took, or refused, for this one.")
+	owns := gauge("nearside.registry.liveness.owner", "1", "1 while this node holds the deadlines of the region's heartbeats.")
 	if errs != nil {
 		return nil, fmt.Errorf("registry metrics: %w", errs)
 	}
@@ -66,7 +70,10 @@ func (r *Registry) observe() (stop func(), err error) {
 		o.ObserveInt64(deregistrations, c.deregistered.Load())
 		o.ObserveInt64(heartbeats, c.heartbeats.Load())
 		o.ObserveInt64(evictions, c.evictions.Load())
+		o.ObserveInt64(forwarded, c.forwarded.Load())
+		o.ObserveInt64(owns, zeroOne(r.own.holds(r.now())))
 		o.ObserveInt64(protection, zeroOne(c.protected.Load()))
+		o.ObserveInt64(slow, zeroOne(c.slow.Load()))
 		_, held := r.overlay.Load().Len()
 		o.ObserveInt64(overdue, int64(held))
 		o.ObserveInt64(watches, r.watches.Load())
@@ -80,7 +87,7 @@ func (r *Registry) observe() (stop func(), err error) {
 		o.ObserveInt64(revision, int64(min(snap.Version().Revision, 1<<62)))
 		o.ObserveInt64(storeUp, zeroOne(r.health.trouble() == ""))
 		return nil
-	}, registrations, deregistrations, heartbeats, evictions, protection, overdue, watches, instances, services, revision, storeUp)
+	}, registrations, deregistrations, heartbeats, evictions, forwarded, owns, protection, slow, overdue, watches, instances, services, revision, storeUp)
 	if err != nil {
 		return nil, fmt.Errorf("registry metrics: %w", err)
 	}

@@ -52,14 +52,15 @@ type ResolveQuery struct {
 	Service    api.ServiceName
 	Zone       api.Zone   // of the caller; may be empty
 	FromRegion api.Region // of the caller; empty = the own one
-	Limit      int        // endpoints of the answer; 0 = all
+	Limit      int        // endpoints of the answer; 0 = api.MaxListLimit
 	ReadOptions
 }
 
 // WatchQuery asks for a stream of changes.
 type WatchQuery struct {
-	Namespace api.Namespace
+	Namespace api.Namespace     // api.AllNamespaces = every one, without Services
 	Services  []api.ServiceName // empty = every service of the namespace
 	From      api.Version       // resume after this version; zero = start with items
 	Far       bool              // also tell what is known of other regions
+	Bookmark  time.Duration     // between bookmarks, 1 to 5 s; 0 = 5 s
 }

@@ -17,6 +17,11 @@ func (r *Registry) fresh(ctx context.Context, o ReadOptions) (*catalog.Snapshot,
 	}
 	source := api.SourceMemory
 	h := r.head.Load()
+	if o.Strong {
+		if err := r.needStore(); err != nil {
+			return nil, "", err
+		}
+	}
 	if o.Strong || o.MinRevision > h.snap.Version().Revision {
 		ctx, cancel := context.WithTimeout(ctx, readDeadline)
 		defer cancel()
@@ -52,7 +57,11 @@ func (r *Registry) fresh(ctx context.Context, o ReadOptions) (*catalog.Snapshot,
 func (r *Registry) Stamp() Stamp { return r.stamp(r.Snapshot(), api.SourceMemory) }
 
 func (r *Registry) stamp(snap *catalog.Snapshot, source string) Stamp {
-	return Stamp{Version: snap.Version(), Age: r.health.age(), Source: source, Region: r.cfg.Region}
+	st := Stamp{Version: snap.Version(), Age: r.health.age(), Source: source, Region: r.cfg.Region}
+	if c := r.copyOf(snap); c != nil {
+		st.Age, st.Source = c.age(), api.SourceSnapshot
+	}
+	return st
 }
 
 // Get returns one instance of this region, and where the catalogue stood that it was read
@@ -68,7 +77,7 @@ func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) 
 	overlay := r.overlay.Load()
 	in := snap.Instance(key)
 	if in == nil || overlay.Hidden(key, in.Revision) {
-		return api.Instance{}, Stamp{}, notFound(key)
+		return api.Instance{}, Stamp{}, OrNotInCopy(r.stamp(snap, source), notFound(key))
 	}
 	out := *in
 	out.Overdue = overlay.Overdue(key, in.Revision)
@@ -152,7 +161,7 @@ func (r *Registry) origins() []api.Origin {
 	if r.cfg.Replicas == nil {
 		return nil
 	}
-	return r.cfg.Replicas.Origins()
+	return r.steer(r.cfg.Replicas.Origins())
 }
 
 // ListInstances returns a page of the instances of a service: of this region, or of
@@ -189,7 +198,7 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 	}
 	list, _ := snap.Service(key)
 	if len(list) == 0 && len(r.lookup(key)) == 0 {
-		return api.InstanceList{}, Stamp{}, serviceNotFound(key)
+		return api.InstanceList{}, Stamp{}, OrNotInCopy(r.stamp(snap, source), serviceNotFound(key))
 	}
 	overlay := r.overlay.Load()
 	out := api.InstanceList{Service: key.Service, Namespace: key.Namespace, Region: r.cfg.Region, Complete: true}
@@ -233,7 +242,7 @@ func (r *Registry) listReplica(key api.ServiceKey, q InstancesQuery, snap *catal
 		page(&out, q, len(eps), func(i int) (api.Instance, bool) { return instanceOf(key, origin.Region, &eps[i], s.Revision), true })
 	}
 	if !known {
-		return api.InstanceList{}, Stamp{}, serviceNotFound(key)
+		return api.InstanceList{}, Stamp{}, OrNotInCopy(r.stamp(snap, api.SourceMemory), serviceNotFound(key))
 	}
 	return out, stampOf(origin), nil
 }

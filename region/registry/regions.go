@@ -54,6 +54,10 @@ func (r *Registry) Federation(ctx context.Context) (api.FederationInfo, Stamp, e
 	if out.Readers == nil {
 		out.Readers = []api.ReaderInfo{}
 	}
+	for i := range out.Links {
+		l := &out.Links[i]
+		l.Replica.Drained = max(l.Replica.Drained, r.drained(l.Peer))
+	}
 	v := snap.Version()
 	out.Region, out.Epoch, out.Revision = v.Region, v.Epoch, v.Revision
 	return out, r.stamp(snap, api.SourceMemory), nil
@@ -76,6 +80,7 @@ func (r *Registry) selfInfo(snap *catalog.Snapshot) api.RegionInfo {
 	info := api.RegionInfo{
 		Origin: r.self(snap), Self: true, Services: services, Instances: instances,
 		Passing: counts[api.StatusPassing] + counts[api.StatusWarning], Protection: r.protection(), Checks: r.checks.info(),
+		Liveness: r.livenessInfo(), Nodes: r.nodeInfos(),
 	}
 	r.overlay.Load().EachHidden(func(k api.InstanceKey, revision uint64) {
 		if in := snap.Instance(k); in != nil && in.Revision == revision {
@@ -96,8 +101,9 @@ func (r *Registry) selfInfo(snap *catalog.Snapshot) api.RegionInfo {
 	return info
 }
 
-func (r *Registry) originInfo(o api.Origin, links map[api.Region]string) api.RegionInfo {
-	info := api.RegionInfo{Origin: o, Link: links[o.Region]}
+func (r *Registry) originInfo(o api.Origin, links map[api.Region]api.LinkInfo) api.RegionInfo {
+	l := links[o.Region]
+	info := api.RegionInfo{Origin: o, Link: l.State, Verdict: l.Verdict}
 	for _, s := range r.cfg.Replicas.Services(o.Region) {
 		info.Services++
 		info.Instances += s.Total
@@ -106,13 +112,13 @@ func (r *Registry) originInfo(o api.Origin, links map[api.Region]string) api.Reg
 	return info
 }
 
-func (r *Registry) links() map[api.Region]string {
+func (r *Registry) links() map[api.Region]api.LinkInfo {
 	if r.cfg.Replicas == nil {
 		return nil
 	}
-	states := map[api.Region]string{}
+	links := map[api.Region]api.LinkInfo{}
 	for _, l := range r.cfg.Replicas.Info().Links {
-		states[l.Peer] = l.State
+		links[l.Peer] = l
 	}
-	return states
+	return links
 }

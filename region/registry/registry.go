@@ -43,6 +43,9 @@ type Replicas interface {
 	Services(region api.Region) []*api.Summary
 	// Changed is closed at the next change of any row or origin epoch (not of ages).
 	Changed() <-chan struct{}
+	// Serving notes that callers of this region are sent to another one for a service: while that goes
+	// on, Lookup is to have all of its instances. It is called on every such resolve.
+	Serving(key api.ServiceKey, origin api.Region)
 	// Info returns links and readers; the registry fills in the rest.
 	Info() api.FederationInfo
 }
@@ -54,15 +57,23 @@ type Config struct {
 	Node          string
 	Store         store.Store          // required; the caller closes it after Run returned
 	Room          func(bool) error     // why the store takes no puts (true) or nothing (false) for want of disk; nil = not watched
+	Trouble       func() string        // why the store cannot answer, from who looks after it, "" = it can; at once; nil = not known
+	Members       Members              // nil = the store is no cluster of this region's nodes
 	Replicas      Replicas             // nil = no federation
-	Addresses     []string             // base URLs of this node for clients
+	Auditor       Auditor              // nil = nothing of other regions can be verified or asked for anew here
+	Addresses     []string             // base URLs of this node for clients, and for the region's other nodes
+	Nodes         Nodes                // calls the region's other nodes; nil = there are none, and Node owns liveness alone
 	Authorizer    Authorizer           // nil = OpenAccess
 	Logger        *slog.Logger         // nil = silent
 	MeterProvider metric.MeterProvider // nil = none
 	MaxWatches    int                  // streams at once; 0 = 10,000
+	History       int                  // changes remembered for watches that resume; 0 = 16,384; less in tests
+	Copy          Copy                 // nil = a start without the store answers nothing
 	HighWater     HighWater            // nil = a store put back to an older state shows by its clients only
 	Events        Events               // changes of note go there; nil = nowhere
-	Prober        Prober               // nil = registrations with checks that a region runs are refused
+	// Conditions are further checks of the node for /readyz; called concurrently; nil = none.
+	Conditions func() []api.ReadinessCheck
+	Prober     Prober // nil = registrations with checks that a region runs are refused
 }
 
 // Registry holds the use cases of one region's node. Its methods are safe for concurrent
@@ -75,30 +86,57 @@ type Registry struct {
 	health health
 	counts counters
 	actors actors
+	handed handed // to apply, from the writers
+	loads  loads
 
 	// head is what readers see. It is replaced under mu; changed of the old one is closed then.
 	head atomic.Pointer[head]
 	// overlay is the last tick's verdict.
 	overlay atomic.Pointer[liveness.Overlay]
 
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	history *catalog.History // of head's epoch; history.Last() <= head's revision
+	bells   bells            // of the watches
 
-	ledgerMu sync.Mutex
+	own     *ownership
+	forward *forwarder
+	barrier *sharedBarrier
+	raising sync.Mutex // held while this node raises the epoch; before mu
+
+	ledgerMu sync.Mutex // the last of the locks but forwarder.mu
 	ledger   *liveness.Ledger
+	owning   bool   // the claim of liveness is this node's; the ledger judges while own.holds
+	claimRev uint64 // of the claim's record
+	lapsed   bool   // own.holds was false at the last tick
+	// stirred is the revision of the last commit, or load, that was more than a beat.
+	stirred atomic.Uint64
+	// overlayVersion rises with every overlay of this node's own.
+	overlayVersion uint64
 
 	followers []Follower // fixed before Run; called under mu
+	steering  Steering   // fixed before Run; nil = nothing is decided
 
-	loaded   chan struct{} // closed at the first load
-	ended    chan struct{} // closed when Run returns
-	running  atomic.Bool
-	checks   *checker
-	draining atomic.Bool
-	watches  atomic.Int64
+	answering chan struct{} // closed when there is something to answer reads from: the store's content, or the copy
+	answer    func()        // closes answers
+	loaded    chan struct{} // closed at the first load from the store
+	copied    atomic.Pointer[copied]
+	others    others
+	ended     chan struct{} // closed when Run returns
+	running   atomic.Bool
+	checks    *checker
+	draining  atomic.Bool
+	watches   atomic.Int64
 
 	group     *committer
 	filters   *filter.Cache
+	answers   answerCache
+	served    served
+	strain    atomic.Pointer[strain] // nil before the first look
+	wondering chan struct{}          // capacity 1: a what-if is being answered
+	items     itemFrames
 	evictWake chan struct{}       // capacity 1: evictions are pending
+	storeWake chan struct{}       // capacity 1: the store may be back
+	raised    bool                // owned by follow: another node raised the epoch
 	orphans   chan []store.Record // capacity 1: departure records that a load found to be of no use
 	// departures are those that became so since.
 	departures *departures
@@ -107,14 +145,22 @@ type Registry struct {
 	refuting sync.Mutex   // one client's evidence at a time
 	refuted  bool         // guarded by refuting: the epoch was raised because of a client's
 
-	// beforeTick, when set by a test, runs before each tick.
-	beforeTick func()
+	// beforeTick and beforeStep, when set by a test, run before each tick and each step of the
+	// election.
+	beforeTick, beforeStep func()
+	// whatIfBudget, when set by a test, stands in for the constant.
+	whatIfBudget *time.Duration
 }
 
 // head is one published snapshot.
 type head struct {
 	snap    *catalog.Snapshot
 	changed chan struct{} // closed when a newer head is published
+	// moved is closed when a newer head is published in which instances or the epoch changed;
+	// the last one that did is of revision touched. Most commits of an idle region (the beat of
+	// its owner of liveness, above all) wake nobody who waits for this.
+	moved   chan struct{}
+	touched uint64
 }
 
 // New checks cfg and returns a registry that answers once Run has loaded the catalogue.
@@ -134,6 +180,9 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.MaxWatches == 0 {
 		cfg.MaxWatches = defaultMaxWatches
 	}
+	if cfg.History <= 0 {
+		cfg.History = historySize
+	}
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = OpenAccess()
 	}
@@ -145,16 +194,28 @@ func New(cfg Config) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), brake: liveness.Default(),
-		history: catalog.NewHistory(historySize, 0), loaded: make(chan struct{}), ended: make(chan struct{}),
-		evictWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
+		history: catalog.NewHistory(cfg.History, 0), answering: make(chan struct{}), loaded: make(chan struct{}), ended: make(chan struct{}),
+		evictWake: make(chan struct{}, 1), storeWake: make(chan struct{}, 1), orphans: make(chan []store.Record, 1), departures: newDepartures(),
+		wondering: make(chan struct{}, 1),
 	}
+	r.answer = sync.OnceFunc(func() { close(r.answering) })
+	if cfg.Copy != nil {
+		r.followers = append(r.followers, &r.others)
+	}
+	var err error
+	if r.own, err = newOwnership(&cfg); err != nil {
+		return nil, err
+	}
+	r.forward, r.owning = newForwarder(), r.own.alone
+	r.barrier = newSharedBarrier(cfg.Store.Barrier)
 	r.ledger = liveness.New(r.brake)
 	r.health.tell = r.tellStore
+	r.health.outside = cfg.Trouble
 	r.checks = newChecker(r)
 	r.filters = filter.NewCache(maxFilters)
 	r.group = newCommitter(r.commit, func() api.Version { return r.Snapshot().Version() },
 		func(ctx context.Context, revision uint64) { _, _ = r.waitRevision(ctx, revision) })
-	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{})})
+	r.head.Store(&head{snap: catalog.Empty(api.Version{Region: cfg.Region}), changed: make(chan struct{}), moved: make(chan struct{})})
 	return r, nil
 }
 
@@ -163,16 +224,34 @@ func (r *Registry) now() time.Duration { return time.Since(r.start) }
 
 // publish makes snap what readers see; r.mu is held.
 func (r *Registry) publish(snap *catalog.Snapshot) {
-	old := r.head.Swap(&head{snap: snap, changed: make(chan struct{})})
+	old := r.head.Swap(&head{snap: snap, changed: make(chan struct{}), moved: make(chan struct{}), touched: snap.Version().Revision})
+	close(old.changed)
+	close(old.moved)
+}
+
+// publishQuietly is publish for a revision in which no instance changed; r.mu is held.
+func (r *Registry) publishQuietly(snap *catalog.Snapshot) {
+	old := r.head.Load()
+	r.head.Store(&head{snap: snap, changed: make(chan struct{}), moved: old.moved, touched: old.touched})
 	close(old.changed)
 }
 
-// Loaded is closed when the catalogue is loaded for the first time.
+// Loaded is closed when the catalogue is loaded from the store for the first time. Reads may be
+// answered before, from the copy on disk.
 func (r *Registry) Loaded() <-chan struct{} { return r.loaded }
 
 func (r *Registry) isLoaded() bool {
 	select {
 	case <-r.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *Registry) isAnswering() bool {
+	select {
+	case <-r.answering:
 		return true
 	default:
 		return false
@@ -188,15 +267,20 @@ func (r *Registry) SetDraining() { r.draining.Store(true) }
 // is still in it.
 func (r *Registry) Snapshot() *catalog.Snapshot { return r.head.Load().snap }
 
-// Wait returns nil once the head is no longer after, or ctx's error.
+// Wait returns nil once instances have changed after the version or its epoch is no longer
+// the region's, or ctx's error. It sleeps through revisions that change neither.
 func (r *Registry) Wait(ctx context.Context, after api.Version) error {
 	for {
 		h := r.head.Load()
-		if h.snap.Version() != after {
+		if h.snap.Version().Epoch != after.Epoch || h.touched > after.Revision {
 			return nil
 		}
-		if err := r.waitChange(ctx, h); err != nil {
-			return err
+		select {
+		case <-h.moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.ended:
+			return api.Errorf(api.CodeShuttingDown, "this node is shutting down")
 		}
 	}
 }
@@ -229,8 +313,8 @@ func (r *Registry) waitRevision(ctx context.Context, revision uint64) (*head, er
 // ChangedSince returns the services that changed after the version, sorted. ok is false when
 // that is not known: the version is of another epoch, or too long ago.
 func (r *Registry) ChangedSince(after api.Version) (keys []api.ServiceKey, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	v := r.head.Load().snap.Version()
 	if after.Region != v.Region || after.Epoch != v.Epoch {
 		return nil, false
@@ -264,6 +348,9 @@ func (r *Registry) Limits() api.Limits {
 		CheckIntervalMax: api.Duration(api.MaxCheckInterval), CheckTimeoutMax: api.Duration(api.MaxCheckTimeout), WatchServices: api.MaxWatchServices, Watches: r.cfg.MaxWatches,
 		ListLimit: api.MaxListLimit, FailoverSet: api.MaxFailoverSet, EvictionShare: r.brake.Share,
 		EvictionWindow: api.Duration(r.brake.Window), BookmarkInterval: api.Duration(api.BookmarkInterval),
+		Policies: api.MaxPolicies, PolicyBytes: api.MaxPolicyBytes, PolicyRegions: api.MaxPolicyRegions,
+		DrainOverMax: api.Duration(api.MaxDrainOver), DrainSteps: api.MaxDrainSteps,
+		WhatIfLosses: api.MaxWhatIfLosses, WhatIfServices: api.MaxWhatIfServices,
 		EventDetailBytes: api.MaxEventDetail, EventLogBytes: api.EventLogBytes, EventLogAge: api.Duration(api.EventLogAge),
 	}
 }

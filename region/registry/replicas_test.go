@@ -14,10 +14,11 @@ type fakeReplicas struct {
 	origins map[api.Region]api.Origin
 	rows    map[api.Region]map[api.ServiceKey]*api.Summary
 	wake    chan struct{}
+	served  map[api.Region]map[api.ServiceKey]int // calls of Serving
 }
 
 func newReplicas(regions ...api.Region) *fakeReplicas {
-	f := &fakeReplicas{origins: map[api.Region]api.Origin{}, rows: map[api.Region]map[api.ServiceKey]*api.Summary{}, wake: make(chan struct{})}
+	f := &fakeReplicas{origins: map[api.Region]api.Origin{}, rows: map[api.Region]map[api.ServiceKey]*api.Summary{}, wake: make(chan struct{}), served: map[api.Region]map[api.ServiceKey]int{}}
 	for i, r := range regions {
 		f.origins[r] = api.Origin{
 			Region: r, Epoch: api.Epoch{Generation: 1, Nonce: uint64(i + 1)}, Revision: 100, AgeMS: 1200, State: api.AgeFresh, Complete: true,
@@ -78,6 +79,22 @@ func (f *fakeReplicas) Services(region api.Region) []*api.Summary {
 	}
 	slices.SortFunc(out, func(a, b *api.Summary) int { return cmp.Compare(a.Service, b.Service) })
 	return out
+}
+
+func (f *fakeReplicas) Serving(key api.ServiceKey, origin api.Region) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.served[origin] == nil {
+		f.served[origin] = map[api.ServiceKey]int{}
+	}
+	f.served[origin][key]++
+}
+
+// uses returns how often it was said that a region serves a service.
+func (f *fakeReplicas) uses(origin api.Region, service api.ServiceName) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.served[origin][api.ServiceKey{Namespace: "default", Service: service}]
 }
 
 func (f *fakeReplicas) Changed() <-chan struct{} {

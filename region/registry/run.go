@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nearside/nearside/region/catalog"
 	"github.com/nearside/nearside/region/liveness"
+	"github.com/nearside/nearside/region/liveness/owner"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -35,15 +38,21 @@ func (r *Registry) Run(ctx context.Context) error {
 		return err
 	}
 	defer unregister()
+	defer r.leave(ctx) // after the loops: what is acknowledged later is another owner's
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.follow(ctx) })
 	g.Go(func() error { r.group.run(ctx); return nil })
+	g.Go(func() error { r.barrier.run(ctx); return nil })
 	g.Go(func() error { return r.tickLoop(ctx) })
 	g.Go(func() error { return r.evictLoop(ctx) })
 	g.Go(func() error { return r.tidyLoop(ctx) })
 	g.Go(func() error { return r.probeLoop(ctx) })
 	g.Go(func() error { return r.markLoop(ctx) })
+	g.Go(func() error { return r.copyLoop(ctx) })
 	g.Go(func() error { return r.checks.run(ctx) })
+	g.Go(func() error { return r.ownerLoop(ctx) })
+	g.Go(func() error { return r.forwardLoop(ctx) })
+	g.Go(func() error { return r.strainLoop(ctx) })
 	return g.Wait()
 }
 
@@ -58,6 +67,10 @@ func (r *Registry) follow(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil: // a watch that ends without a reason is watched again
+		case errors.Is(err, store.ErrEpochRaised): // by this node or another one: the epoch is asked for first
+			r.raising.Lock() // a raise of ours is published by whoever made it, with its cause
+			reload, delay, r.raised = false, 0, true
+			r.raising.Unlock()
 		case errors.Is(err, store.ErrWrongRegion), errors.Is(err, store.ErrClosed):
 			return fmt.Errorf("follow the store: %w", err)
 		case errors.Is(err, store.ErrCompacted):
@@ -71,11 +84,25 @@ func (r *Registry) follow(ctx context.Context) error {
 		if time.Since(began) > backoffMax {
 			delay = 0 // it worked for a while
 		}
-		if !sleep(ctx, delay) {
+		if !r.storeWait(ctx, delay) {
 			return nil
 		}
 		// Decorrelated jitter, so that the nodes of a region do not come back in step.
 		delay = min(backoffMax, backoffMin+time.Duration(rand.Int64N(int64(2*delay+backoffMin))))
+	}
+}
+
+// storeWait waits until the store is worth another try; false when ctx ended first.
+func (r *Registry) storeWait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.storeWake:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -110,6 +137,7 @@ func (r *Registry) followOnce(ctx context.Context, reload bool) error {
 		}
 	}
 	r.health.worked(r.log)
+	r.raised = false
 	return r.cfg.Store.Watch(ctx, r.Snapshot().Version().Revision, r.apply, r.progress)
 }
 
@@ -135,7 +163,14 @@ func (r *Registry) load(ctx context.Context) error {
 			return fmt.Errorf("load the catalogue: %w", err)
 		}
 		v := r.Snapshot().Version()
-		if !v.Epoch.IsZero() {
+		was := v
+		if c := r.readsFrom(); c != nil {
+			// The copy may be behind the mark: the newer of the two is what was there.
+			was = api.Version{}
+			if mark.Epoch.IsZero() || v.Compare(mark) == api.Newer {
+				mark = v
+			}
+		} else if !v.Epoch.IsZero() {
 			mark = v
 		}
 		if goesBack(mark, img) {
@@ -149,7 +184,7 @@ func (r *Registry) load(ctx context.Context) error {
 		if !r.adopt(v, snap, img.Records) {
 			continue // the epoch was raised meanwhile
 		}
-		r.tellLoaded(mark, v, snap)
+		r.tellLoaded(mark, was, snap)
 		r.reportBroken(broken)
 		if len(orphans) > 0 {
 			select {
@@ -161,6 +196,7 @@ func (r *Registry) load(ctx context.Context) error {
 		r.log.Info("catalogue loaded", "version", snap.Version().String(), "services", services, "instances", instances, "took", time.Since(began).Round(time.Millisecond).String())
 		if !r.isLoaded() {
 			r.loadedAt.Store(int64(r.now()))
+			r.answer() // first: who waited for the store may ask at once
 			close(r.loaded)
 		}
 		return nil
@@ -193,11 +229,18 @@ func (r *Registry) adopt(was api.Version, snap *catalog.Snapshot, records []stor
 	r.ledgerMu.Lock()
 	r.ledger.Load(r.now(), members)
 	r.ledgerMu.Unlock()
-	r.history = catalog.NewHistory(historySize, snap.Version().Revision)
+	if r.copyOf(snap) == nil { // who owned when a copy was made says nothing
+		r.see(electionOf(records), 0, !r.isLoaded())
+	}
+	if old := r.Snapshot().Version(); old != snap.Version() {
+		r.history = catalog.NewHistory(r.cfg.History, snap.Version().Revision)
+	} // else nothing was missed, and watches that slept over quiet revisions go on
 	for _, f := range r.followers {
 		f.Load(snap.Version(), records)
 	}
+	r.stirred.Store(snap.Version().Revision)
 	r.publish(snap)
+	ring(r.bells.markAll())
 	return true
 }
 
@@ -209,10 +252,16 @@ func member(in *api.Instance) liveness.Member {
 // that a heartbeat sent right after a registration finds its instance.
 func (r *Registry) apply(b store.Batch) error {
 	r.health.worked(r.log)
+	ring(r.applyLocked(b))
+	return nil
+}
+
+// applyLocked publishes a commit; it returns the watches to wake once the lock is free.
+func (r *Registry) applyLocked(b store.Batch) []*bell {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cur := r.head.Load().snap
-	next, changes, broken := cur.Apply(b)
+	next, changes, broken := cur.ApplyKnown(b, r.handed.known)
 	if next == cur {
 		return nil
 	}
@@ -223,21 +272,33 @@ func (r *Registry) apply(b store.Batch) error {
 		for i := range changes {
 			switch c := &changes[i]; c.Op {
 			case api.OpDelete:
+				if c.Cause == api.CauseEvict {
+					r.ledger.Saw(now, c.Instance.Key())
+				}
 				r.ledger.Delete(c.Instance.Key())
+				r.loads.drop(c.Instance.Key())
 			default:
 				r.ledger.Put(now, member(c.Instance), c.Cause == api.CauseRegister)
 			}
 		}
 		r.ledgerMu.Unlock()
 	}
+	r.see(b.Events, b.Revision, false)
+	if slices.ContainsFunc(b.Events, func(ev store.Event) bool { return !strings.HasPrefix(ev.Record.Key, owner.Prefix) }) {
+		r.stirred.Store(b.Revision)
+	}
 	r.history.Append(b.Revision, changes)
 	for _, f := range r.followers {
 		f.Apply(b)
 	}
-	r.publish(next)
+	if len(changes) > 0 {
+		r.publish(next)
+	} else {
+		r.publishQuietly(next)
+	}
 	r.departures.note(r.now(), b, next)
 	r.reportBroken(broken)
-	return nil
+	return r.bells.mark(changes)
 }
 
 // progress notes that nothing happened up to revision, and that the store answers.
@@ -253,7 +314,7 @@ func (r *Registry) progress(revision uint64) {
 	for _, f := range r.followers {
 		f.Progress(revision)
 	}
-	r.publish(cur.At(revision))
+	r.publishQuietly(cur.At(revision))
 }
 
 func (r *Registry) reportBroken(broken []catalog.Broken) {
@@ -264,13 +325,15 @@ func (r *Registry) reportBroken(broken []catalog.Broken) {
 
 // RaiseEpoch makes the region's epoch higher than above: for the federation, when it
 // learns that others hold a history of ours that this one must outrank. Watchers get a
-// reset.
+// reset. The region's other nodes learn of it by the store's watch.
 func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error {
-	if err := r.needLoaded(); err != nil {
+	if err := r.needStore(); err != nil {
 		return err
 	}
 	wctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
+	r.raising.Lock()
+	defer r.raising.Unlock()
 	epoch, err := r.cfg.Store.RaiseEpoch(wctx, above)
 	if ctx.Err() == nil { // a caller that hung up says nothing of the store
 		r.health.note(err, r.log)
@@ -285,11 +348,12 @@ func (r *Registry) RaiseEpoch(ctx context.Context, above uint64) error {
 	if v.Epoch == epoch || v.Epoch.Generation > epoch.Generation {
 		return nil
 	}
-	r.history = catalog.NewHistory(historySize, v.Revision)
+	r.history = catalog.NewHistory(r.cfg.History, v.Revision)
 	for _, f := range r.followers {
 		f.Raise(epoch)
 	}
 	r.publish(snap.InEpoch(epoch))
+	ring(r.bells.markAll())
 	r.tellEpoch(v.Epoch, epoch, api.BecausePeersAhead)
 	r.log.Warn("the region's epoch was raised", "from", v.Epoch.String(), "to", epoch.String())
 	return nil

@@ -43,20 +43,28 @@ func newDepartures() *departures {
 	return &departures{waiting: map[api.ServiceKey]departed{}, crowded: make(chan struct{}, 1)}
 }
 
-// note remembers the departure records of b whose services are empty in next.
+// note remembers the departure records of b whose services are empty in next, and forgets
+// those that are gone.
 func (d *departures) note(now time.Duration, b store.Batch, next *catalog.Snapshot) {
 	for _, ev := range b.Events {
-		if ev.Delete {
-			continue
-		}
 		key, ok := catalog.DepartedService(ev.Record.Key)
 		if !ok {
+			continue
+		}
+		if ev.Delete {
+			d.forget(key)
 			continue
 		}
 		if list, _ := next.Service(key); len(list) == 0 {
 			d.add(key, departed{store.Record{Key: ev.Record.Key, Revision: b.Revision}, now})
 		}
 	}
+}
+
+func (d *departures) forget(key api.ServiceKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.waiting, key)
 }
 
 func (d *departures) add(key api.ServiceKey, rec departed) {
@@ -119,19 +127,28 @@ func (d *departures) len() int {
 }
 
 // tidyLoop deletes departure records that nobody needs any more: those that a load found,
-// and those of services that have been empty for a while.
+// and those of services that have been empty for a while. Of several nodes the one that owns liveness
+// does; the others remember, in case that they will.
 func (r *Registry) tidyLoop(ctx context.Context) error {
 	t := time.NewTicker(tidyInterval)
 	defer t.Stop()
 	for {
+		mine := r.own.claim.Load().mine
+		orphans, crowded := r.orphans, r.departures.crowded
+		if !mine {
+			orphans, crowded = nil, nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case records := <-r.orphans:
+		case records := <-orphans:
 			r.tidy(ctx, records)
 			continue
 		case <-t.C:
-		case <-r.departures.crowded:
+		case <-crowded:
+		}
+		if !mine {
+			continue
 		}
 		r.tidy(ctx, r.departures.take(r.now(), r.Snapshot()))
 	}

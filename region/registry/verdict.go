@@ -8,6 +8,7 @@ import (
 
 	"github.com/nearside/nearside/region/catalog"
 	"github.com/nearside/nearside/region/liveness/check"
+	"github.com/nearside/nearside/region/liveness/owner"
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -18,7 +19,7 @@ const (
 	// of status a second, whatever the checks do.
 	verdictPause = 250 * time.Millisecond
 	verdictHurry = 50 * time.Millisecond
-	verdictOps   = store.MaxOps
+	verdictOps   = store.MaxOps - 1 // and a check of the list of nodes
 	verdictBytes = store.MaxBytes / 2
 	// verdictRetry is how long a store that refuses is left alone.
 	verdictRetry = time.Second
@@ -99,8 +100,8 @@ type verdict struct {
 // write commits one batch of verdicts. more tells that others are waiting, ok that the store
 // did not refuse it.
 func (c *checker) write(ctx context.Context) (more, ok bool) {
-	batch, more := c.collect(c.reg.Snapshot())
-	if len(batch) > 0 && !c.commit(ctx, batch) {
+	batch, members, more := c.collect(c.reg.Snapshot())
+	if len(batch) > 0 && !c.commit(ctx, batch, members) {
 		return more, false // all of them are dirty again, and the loop is woken
 	}
 	if more {
@@ -112,8 +113,9 @@ func (c *checker) write(ctx context.Context) (more, ok bool) {
 	return more, true
 }
 
-// collect takes what is to be written from the dirty ones.
-func (c *checker) collect(snap *catalog.Snapshot) (batch []verdict, more bool) {
+// collect takes what is to be written from the dirty ones, with the revision of the list of
+// nodes by which they are this node's.
+func (c *checker) collect(snap *catalog.Snapshot) (batch []verdict, members uint64, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	doubt, _ := c.doubt.On()
@@ -149,7 +151,7 @@ func (c *checker) collect(snap *catalog.Snapshot) (batch []verdict, more bool) {
 		})
 	}
 	c.dirty = slices.Delete(c.dirty, 0, n)
-	return batch, more
+	return batch, c.members.revision, more
 }
 
 // apply returns cur with the present verdicts. In doubt no check becomes worse than it is
@@ -174,12 +176,17 @@ func (p *patient) apply(cur *api.Instance, doubt bool, now time.Time) (next api.
 	return next, next.Status != cur.Status || next.StatusNote != cur.StatusNote || !catalog.SameResults(next.CheckResults, cur.CheckResults)
 }
 
-// commit writes a batch, each record only if nobody changed it meanwhile. What was not
-// written is dirty again.
-func (c *checker) commit(ctx context.Context, batch []verdict) bool {
-	ops := make([]store.Op, len(batch))
+// commit writes a batch, each record only if nobody changed it meanwhile, and all of it only
+// if the list of nodes is still the one that gave them to this node. What was not written is
+// dirty again.
+func (c *checker) commit(ctx context.Context, batch []verdict, members uint64) bool {
+	ops := make([]store.Op, len(batch), len(batch)+1)
 	for i := range batch {
 		ops[i] = batch[i].op
+	}
+	assigned := store.Op{Key: owner.MembersKey, Check: true, Guarded: true, If: members}
+	if !c.reg.own.alone {
+		ops = append(ops, assigned)
 	}
 	revision, err := c.reg.commit(ctx, ops)
 	switch {
@@ -195,10 +202,15 @@ func (c *checker) commit(ctx context.Context, batch []verdict) bool {
 		defer cancel()
 		_, err = c.reg.waitRevision(wctx, revision) // the next batch builds on it
 	case errors.Is(err, store.ErrConflict) && len(batch) > 1:
+		if !c.reg.own.alone {
+			if _, lost := c.reg.commitSoon(ctx, []store.Op{assigned}); errors.Is(lost, store.ErrConflict) {
+				break // none of them may be this node's any more: sync tells
+			}
+		}
 		// One of them was registered anew or deregistered; the others must not wait for it.
 		half := len(batch) / 2
-		first := c.commit(ctx, batch[:half])
-		return c.commit(ctx, batch[half:]) && first
+		first := c.commit(ctx, batch[:half], members)
+		return c.commit(ctx, batch[half:], members) && first
 	}
 	if err == nil {
 		return true

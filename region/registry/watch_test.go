@@ -270,6 +270,73 @@ func TestResets(t *testing.T) {
 	})
 }
 
+// P5: a watch of all namespaces tells the changes of each, and bookmarks as often as it asks.
+func TestWatchOfAllNamespaces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		b.register("orders", "a")
+		s := b.watch(WatchQuery{Namespace: api.AllNamespaces, Bookmark: time.Second})
+		if got := s.next(); got != "item a, synced" {
+			t.Errorf("%q", got)
+		}
+		if _, _, err := b.Register(t.Context(), api.InstanceKey{Namespace: "shop", Service: "carts", ID: "c"}, reg()); err != nil {
+			t.Fatal(err)
+		}
+		b.register("orders", "d")
+		synctest.Wait()
+		if got := s.next(); got != "put:register c, put:register d" {
+			t.Errorf("%q", got)
+		}
+		pass(2500 * time.Millisecond)
+		if n := len(s.frames); n != 2 {
+			t.Errorf("%d bookmarks in two and a half seconds", n)
+		}
+		for _, q := range []WatchQuery{
+			{Namespace: api.AllNamespaces, Services: []api.ServiceName{"orders"}}, {Namespace: "sh*"}, {Bookmark: time.Minute}, {Bookmark: -1},
+		} {
+			if err := b.Watch(t.Context(), q, func(api.Frame) error { return nil }); api.CodeOf(err) != api.CodeInvalidField {
+				t.Errorf("%+v: %v", q, err)
+			}
+		}
+	})
+}
+
+// P4, P12: a federation that runs on its own raises the epoch above what others hold, as often as it
+// asks, and only with its grant.
+func TestEpochRaisedByRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t)
+		was := b.Stamp().Version.Epoch
+		raised, _, err := b.RaiseEpochFor(t.Context(), "eu-west", api.EpochRaise{Above: was.Generation + 3})
+		if err != nil || raised.Epoch.Generation != was.Generation+4 || raised.Epoch != b.Stamp().Version.Epoch {
+			t.Fatalf("%+v, %v", raised, err)
+		}
+		again, _, err := b.RaiseEpochFor(t.Context(), "eu-west", api.EpochRaise{Above: was.Generation + 3})
+		if err != nil || again.Epoch != raised.Epoch {
+			t.Errorf("%+v, %v: repeating it changes nothing", again, err)
+		}
+		for want, raise := range map[api.Code]func() error{
+			api.CodeRegionNotFound: func() error {
+				_, _, err := b.RaiseEpochFor(t.Context(), "us-east", api.EpochRaise{Above: 9})
+				return err
+			},
+			api.CodeInvalidField: func() error {
+				_, _, err := b.RaiseEpochFor(t.Context(), "eu-west", api.EpochRaise{Above: 1 << 40})
+				return err
+			},
+			api.CodeUnauthorized: func() error {
+				closed := start(t, func(c *Config) { c.Authorizer = TokenAccess([32]byte{1}) })
+				_, _, err := closed.RaiseEpochFor(t.Context(), "eu-west", api.EpochRaise{Above: 9})
+				return err
+			},
+		} {
+			if err := raise(); api.CodeOf(err) != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+		}
+	})
+}
+
 func TestWatchLimits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := start(t, func(c *Config) { c.MaxWatches = 2 })

@@ -36,23 +36,13 @@ func checkService(ns api.Namespace, service api.ServiceName) error {
 	return api.CheckServiceName(string(service))
 }
 
-func deletesOf(ops []store.Op) []store.Op {
-	var out []store.Op
-	for _, op := range ops {
-		if op.Delete {
-			out = append(out, op)
-		}
-	}
-	return out
-}
-
 // commit writes to the store within writeDeadline and notes how that went. Errors are the
 // store's own.
 func (r *Registry) commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	wctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
 	revision, err := r.cfg.Store.Commit(wctx, ops)
-	if err == nil && len(deletesOf(ops)) < len(ops) {
+	if err == nil && store.Puts(ops) {
 		r.health.hasSpace(r.log)
 	}
 	if ctx.Err() == nil { // a caller that hung up says nothing of the store
@@ -65,18 +55,44 @@ func (r *Registry) commit(ctx context.Context, ops []store.Op) (uint64, error) {
 // came between. decide returns no operation when there is nothing to do. After a write the
 // head that shows it is returned (a client's next read on this node sees its write); else
 // nil.
+//
+// What the store did not decide, a refusal or that nothing is to do, is as old as this node's memory. With
+// several nodes it is said only of memory that has everything acknowledged before the call, by any
+// node: decide is called again once that is so.
 func (r *Registry) write(ctx context.Context, decide func(*catalog.Snapshot) ([]store.Op, error)) (*head, uint64, error) {
+	return r.writeFrom(ctx, r.own.alone, decide)
+}
+
+// writeFrom is write; fresh tells that decide may be believed at once.
+func (r *Registry) writeFrom(ctx context.Context, fresh bool, decide func(*catalog.Snapshot) ([]store.Op, error)) (*head, uint64, error) {
+	if err := r.needStore(); err != nil {
+		return nil, 0, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
 	for {
 		h := r.head.Load()
 		ops, err := decide(h.snap)
+		if (err == nil && len(ops) == 0 || ofRecord(err)) && !fresh {
+			now, err := r.confirmed(ctx)
+			if err != nil {
+				return nil, 0, err
+			}
+			if fresh = true; now != h.snap.Version() {
+				continue
+			}
+		}
 		if err != nil || len(ops) == 0 {
 			return nil, 0, err
+		}
+		if brown == "ack-early" {
+			go func() { _, _ = r.group.propose(context.WithoutCancel(ctx), ops) }()
+			return h, h.snap.Version().Revision, nil
 		}
 		revision, err := r.group.propose(ctx, ops)
 		switch {
 		case err == nil:
+			committed()
 			shown, err := r.waitRevision(ctx, revision)
 			if err != nil {
 				return nil, 0, r.behind(err)
@@ -91,6 +107,29 @@ func (r *Registry) write(ctx context.Context, decide func(*catalog.Snapshot) ([]
 			return nil, 0, r.storeError(err)
 		}
 	}
+}
+
+// ofRecord reports whether a refusal is for what a record is, and so for what memory knows of it.
+func ofRecord(err error) bool {
+	switch api.CodeOf(err) {
+	case api.CodeInstanceNotFound, api.CodeStaleIncarnation, api.CodeConflict:
+		return true
+	}
+	return false
+}
+
+// confirmed returns once memory has everything that was acknowledged before the call, and where
+// it stood then. Callers that come at the same time share one question to the store.
+func (r *Registry) confirmed(ctx context.Context) (api.Version, error) {
+	revision, err := r.barrier.wait(ctx)
+	if err != nil {
+		return api.Version{}, r.storeError(err)
+	}
+	h, err := r.waitRevision(ctx, revision)
+	if err != nil {
+		return api.Version{}, r.behind(err)
+	}
+	return h.snap.Version(), nil
 }
 
 // behind is the error of a write whose result does not reach this node's memory in time.
@@ -122,9 +161,15 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 		return api.Instance{}, false, err
 	}
 	var next api.Instance
+	noted, statusOnly := "", false
+	defer func() {
+		if noted != "" {
+			r.handed.drop(noted)
+		}
+	}()
 	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
 		cur := snap.Instance(key)
-		if cur != nil && reg.Incarnation != 0 && reg.Incarnation < cur.Incarnation {
+		if cur != nil && reg.Incarnation != 0 && reg.Incarnation < cur.Incarnation && brown != "skip-fencing" {
 			return nil, stale(cur)
 		}
 		next = r.merge(cur, key, reg)
@@ -133,15 +178,28 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 		// A sign of life, whatever it says: the store's watch cannot tell a status that the
 		// instance reports from one that an operator sets. Refused here means that an
 		// eviction is decided, perhaps on its way to the store: only a newer record stops it.
-		if cur != nil && r.heard(key) && unchanged(cur, &next) {
-			next = *cur
-			return nil, nil
+		same := cur != nil && unchanged(cur, &next)
+		if cur != nil {
+			counts, err := r.heard(ctx, key, same)
+			if err != nil {
+				return nil, err
+			}
+			if counts && same {
+				next = *cur
+				return nil, nil
+			}
 		}
+		statusOnly = cur != nil && cur.Incarnation == next.Incarnation && catalog.SameContent(cur, &next)
 		value, err := catalog.EncodeInstance(next)
 		if err != nil {
 			return nil, err
 		}
-		return []store.Op{{Key: catalog.InstanceRecordKey(key), Value: value, Guarded: true, If: snap.Guard(key)}}, nil
+		record := catalog.InstanceRecordKey(key)
+		if plainly(&next) {
+			r.handed.put(record, value, next)
+			noted = record
+		}
+		return []store.Op{{Key: record, Value: value, Guarded: true, If: snap.Guard(key)}}, nil
 	})
 	if err != nil {
 		return api.Instance{}, false, err
@@ -151,7 +209,11 @@ func (r *Registry) Register(ctx context.Context, key api.InstanceKey, reg api.Re
 		return next, false, nil
 	}
 	next.Revision = revision
-	r.heard(key) // the TTL runs from the acknowledgement
+	// The TTL runs from the acknowledgement. Another node that owns liveness hears a
+	// registration by the store's watch, but for one that changes the status alone: it must be told.
+	if _, err := r.heard(ctx, key, statusOnly); err != nil {
+		return api.Instance{}, false, err
+	}
 	if created {
 		r.counts.created.Add(1)
 	} else {
@@ -178,6 +240,9 @@ func (r *Registry) merge(cur *api.Instance, key api.InstanceKey, reg api.Registr
 		return next // the program started anew: nothing of its old state holds
 	}
 	next.RegisteredAt = cur.RegisteredAt
+	if cur.Status == api.StatusDraining {
+		next.BeforeDrain = refreshed(cur.BeforeDrain, next.Status, next.Checked())
+	}
 	keep := cur.Status == next.Status ||
 		// Who drains goes on draining: only a status change or a new incarnation ends that.
 		cur.Status == api.StatusDraining ||
@@ -190,36 +255,117 @@ func (r *Registry) merge(cur *api.Instance, key api.InstanceKey, reg api.Registr
 }
 
 func unchanged(cur, next *api.Instance) bool {
-	return cur.Incarnation == next.Incarnation && cur.Status == next.Status && catalog.SameContent(cur, next) && catalog.SameSet(cur.Set, next.Set)
+	return cur.Incarnation == next.Incarnation && cur.Status == next.Status && catalog.SameContent(cur, next) &&
+		catalog.SameSet(cur.Set, next.Set) && catalog.SameSet(cur.BeforeDrain, next.BeforeDrain)
 }
 
-// heard takes a sign of life; false when the instance must register (again).
-func (r *Registry) heard(key api.InstanceKey) bool {
+// heard takes a sign of life; false when the instance must register (again). While another
+// node owns liveness it is told only if it must be, and true says nothing otherwise.
+func (r *Registry) heard(ctx context.Context, key api.InstanceKey, must bool) (bool, error) {
 	r.ledgerMu.Lock()
-	defer r.ledgerMu.Unlock()
-	return r.ledger.Heartbeat(r.now(), key)
+	if now := r.now(); r.own.holds(now) {
+		ok := r.ledger.Heartbeat(now, key)
+		r.ledgerMu.Unlock()
+		return ok, nil
+	}
+	r.ledgerMu.Unlock()
+	if !must {
+		return true, nil
+	}
+	out, _, err := r.signs(ctx, []api.BatchHeartbeat{{Namespace: key.Namespace, Service: key.Service, ID: key.ID}})
+	if err != nil {
+		return false, err
+	}
+	return out[0].code == "", nil
 }
 
-// Heartbeat prolongs an instance's life by its TTL. It touches memory only. An
+// Heartbeat prolongs an instance's life by its TTL. It touches memory only: that of the node
+// that owns liveness, which is asked if it is another one. An
 // incarnation of 0 is not compared; a lower one than the stored one is refused (P9), and a
 // higher one is not registered yet. Once it returned without an error the instance is not
 // evicted before a TTL has passed.
 func (r *Registry) Heartbeat(ctx context.Context, key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error) {
+	return r.Beat(ctx, key, api.Heartbeat{Incarnation: incarnation})
+}
+
+// Beat is Heartbeat with all that a heartbeat may say.
+func (r *Registry) Beat(ctx context.Context, key api.InstanceKey, hb api.Heartbeat) (api.HeartbeatAck, error) {
 	if err := r.begin(ctx, VerbRegister, &key); err != nil {
 		return api.HeartbeatAck{}, err
 	}
-	snap := r.head.Load().snap
-	in := snap.Instance(key)
+	r.ledgerMu.Lock()
+	snap, now := r.Snapshot(), r.now()
+	t := taken{absent: true}
+	if r.own.holds(now) {
+		t = r.takeSign(snap, now, key, hb.Incarnation, hb.Load)
+	}
+	r.ledgerMu.Unlock()
 	switch {
-	case in == nil, incarnation > in.Incarnation:
-		return api.HeartbeatAck{}, notFound(key)
-	case incarnation != 0 && incarnation < in.Incarnation:
-		return api.HeartbeatAck{}, stale(in)
-	case !r.heard(key):
-		return api.HeartbeatAck{}, notFound(key)
+	case t.absent && !r.own.alone:
+		var err error
+		if snap, err = r.forwardHeartbeat(ctx, key, hb); err != nil {
+			return api.HeartbeatAck{}, err
+		}
+	case t.code != "":
+		return api.HeartbeatAck{}, r.verdict(t, key)
+	}
+	in := snap.Instance(key)
+	if in == nil {
+		return api.HeartbeatAck{}, r.unknown(key) // it left just now
 	}
 	r.counts.heartbeats.Add(1)
 	return api.HeartbeatAck{ID: in.ID, Status: in.Status, Incarnation: in.Incarnation, TTL: in.TTL, Epoch: snap.Version().Epoch}, nil
+}
+
+// forwardHeartbeat has the owner of liveness take a heartbeat, and returns a snapshot that
+// has what the owner had.
+func (r *Registry) forwardHeartbeat(ctx context.Context, key api.InstanceKey, hb api.Heartbeat) (*catalog.Snapshot, error) {
+	out, revision, err := r.signs(ctx, []api.BatchHeartbeat{{Namespace: key.Namespace, Service: key.Service, ID: key.ID, Incarnation: hb.Incarnation, Load: hb.Load}})
+	if err == nil {
+		err = r.verdict(out[0], key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readDeadline)
+	defer cancel()
+	h, err := r.waitRevision(ctx, revision)
+	if err != nil {
+		return nil, r.behind(err)
+	}
+	return h.snap, nil
+}
+
+// Heartbeats is Heartbeat for many, with one error for each. One that is refused does not
+// hinder the others.
+func (r *Registry) Heartbeats(ctx context.Context, items []api.BatchHeartbeat) []error {
+	errs := make([]error, len(items))
+	good := make([]api.BatchHeartbeat, 0, len(items))
+	at := make([]int, 0, len(items))
+	for i := range items {
+		it := items[i]
+		key := keyOf(&it)
+		if errs[i] = r.begin(ctx, VerbRegister, &key); errs[i] == nil {
+			it.Namespace = key.Namespace
+			good, at = append(good, it), append(at, i)
+		}
+	}
+	for len(good) > 0 {
+		n := min(len(good), api.MaxBatchItems)
+		out, _, err := r.signs(ctx, good[:n])
+		for k := range n {
+			switch {
+			case err != nil:
+				errs[at[k]] = err
+			case out[k].code == "":
+				r.counts.heartbeats.Add(1)
+			default:
+				errs[at[k]] = r.verdict(out[k], keyOf(&good[k]))
+			}
+		}
+		good, at = good[n:], at[n:]
+	}
+	return errs
 }
 
 // Deregister removes an instance. An incarnation of 0 is not compared; a lower one than
@@ -241,7 +387,7 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 			return nil, nil
 		case in == nil:
 			return nil, alreadyGone(key)
-		case incarnation != 0 && incarnation < in.Incarnation:
+		case incarnation != 0 && incarnation < in.Incarnation && brown != "skip-fencing":
 			return nil, stale(in)
 		}
 		tried = true
@@ -257,20 +403,21 @@ func (r *Registry) Deregister(ctx context.Context, key api.InstanceKey, incarnat
 
 // SetStatus changes the status of an instance and keeps it until the next change or a new
 // incarnation. It is no sign of life: operators do it too. For an instance with checks the
-// worse of it and their verdict counts, and passing leaves the word to them.
+// worse of it and their verdict counts, and passing leaves the word to them. Draining keeps
+// in mind what was set before; see EndDrain.
 func (r *Registry) SetStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange) (api.Instance, error) {
-	return r.setStatus(ctx, key, c, "")
+	return r.setStatus(ctx, key, c.Incarnation, c.Validate(), func(in *api.Instance) { putByHand(in, c) })
 }
 
-// setStatus is SetStatus for instances whose status is from, or any when it is empty;
-// others stay as they are.
-func (r *Registry) setStatus(ctx context.Context, key api.InstanceKey, c api.StatusChange, from api.Status) (api.Instance, error) {
+// setStatus writes what put makes of an instance's status, if that is another one. invalid
+// is what is wrong with the request: told only to those who may ask.
+func (r *Registry) setStatus(ctx context.Context, key api.InstanceKey, incarnation uint64, invalid error, put func(*api.Instance)) (api.Instance, error) {
 	if err := r.begin(ctx, VerbOperate, &key); err != nil {
 		return api.Instance{}, err
 	}
 	defer r.acting(ctx, key)()
-	if err := c.Validate(); err != nil {
-		return api.Instance{}, err
+	if invalid != nil {
+		return api.Instance{}, invalid
 	}
 	var next api.Instance
 	h, revision, err := r.write(ctx, func(snap *catalog.Snapshot) ([]store.Op, error) {
@@ -278,18 +425,17 @@ func (r *Registry) setStatus(ctx context.Context, key api.InstanceKey, c api.Sta
 		switch {
 		case in == nil, r.overlay.Load().Hidden(key, in.Revision):
 			return nil, notFound(key)
-		case c.Incarnation != 0 && c.Incarnation < in.Incarnation:
+		case incarnation != 0 && incarnation < in.Incarnation:
 			return nil, stale(in)
 		}
 		next = *in
-		set, status, note := setByHand(in, c)
-		if in.Status == status && in.StatusNote == note && catalog.SameSet(in.Set, set) || from != "" && in.Status != from {
+		put(&next)
+		if in.Status == next.Status && in.StatusNote == next.StatusNote && catalog.SameSet(in.Set, next.Set) && catalog.SameSet(in.BeforeDrain, next.BeforeDrain) {
 			return nil, nil
 		}
-		if in.Status != status {
+		if in.Status != next.Status {
 			next.StatusSince = time.Now().UTC().Truncate(time.Millisecond)
 		}
-		next.Set, next.Status, next.StatusNote = set, status, note
 		value, err := catalog.EncodeInstance(next)
 		if err != nil {
 			return nil, err
@@ -321,9 +467,11 @@ func alreadyGone(key api.InstanceKey) error {
 	}
 }
 
-func stale(in *api.Instance) error {
+func stale(in *api.Instance) error { return staleAs(in.Key(), in.Incarnation) }
+
+func staleAs(key api.InstanceKey, incarnation uint64) error {
 	return &api.Error{
-		Code: api.CodeStaleIncarnation, Detail: fmt.Sprintf("a newer incarnation, %d, of instance %s is registered", in.Incarnation, api.Quote(in.Key().String())),
-		Remedy: "stop the older process, or register with a higher incarnation", Incarnation: in.Incarnation,
+		Code: api.CodeStaleIncarnation, Detail: fmt.Sprintf("a newer incarnation, %d, of instance %s is registered", incarnation, api.Quote(key.String())),
+		Remedy: "stop the older process, or register with a higher incarnation", Incarnation: incarnation,
 	}
 }

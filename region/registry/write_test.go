@@ -395,6 +395,8 @@ func TestEveryUseCaseAuthorizes(t *testing.T) {
 			check("Resolve", err)
 			_, _, err = b.Explain(ctx, ResolveQuery{Service: "orders"})
 			check("Explain", err)
+			_, _, err = b.WhatIf(ctx, WhatIfQuery{Losses: []api.Loss{{Region: "eu-west", Zone: "a"}}})
+			check("WhatIf", err)
 			_, _, err = b.Regions(ctx)
 			check("Regions", err)
 			_, _, err = b.RegionInfo(ctx, "eu-west")

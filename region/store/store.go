@@ -31,6 +31,8 @@ var (
 	ErrWrongRegion = errors.New("the data belongs to another region")
 	// ErrTooLarge: the commit has too many operations or bytes.
 	ErrTooLarge = errors.New("the commit is too large")
+	// ErrEpochRaised: another epoch stands since the revision that was told last. Ask for it, and watch on.
+	ErrEpochRaised = errors.New("the epoch was raised")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -49,11 +51,15 @@ type Record struct {
 	Revision uint64 // of its last change
 }
 
-// Op is one write of a Commit. No key may occur twice in a Commit.
+// Op is one write of a Commit, or a Check. No key may occur twice in a Commit.
 type Op struct {
 	Delete bool
-	Key    string
-	Value  []byte
+	// Check writes nothing: the commit depends on the record as Guarded and If say. A commit of
+	// checks alone takes no revision and is never ErrFull: it confirms with the store that the
+	// records are still those.
+	Check bool
+	Key   string
+	Value []byte
 	// Guarded: the commit happens only if the record's revision is If; 0 = it must not exist.
 	Guarded bool
 	If      uint64
@@ -92,7 +98,7 @@ type Store interface {
 	// Commit applies ops atomically and returns their revision once they are durable.
 	// Errors: ErrConflict, ErrUnavailable and ErrFull (outcome unknown), ErrTooLarge, ErrClosed;
 	// a plain error for ops that CheckOps refuses. After all but ErrUnavailable and ErrFull
-	// nothing was written. A commit of deletes only is never ErrFull.
+	// nothing was written. A commit without puts is never ErrFull.
 	// Deleting a missing record without a guard succeeds; when a commit changes nothing the
 	// current revision is returned.
 	Commit(ctx context.Context, ops []Op) (uint64, error)
@@ -100,7 +106,8 @@ type Store interface {
 	// Watch calls apply for every batch after revision from, in revision order, each exactly
 	// once, from the caller's goroutine. It never returns nil: it returns apply's error as it
 	// is, ctx's error, ErrClosed, ErrCompacted (also when from, or what was told already, is
-	// ahead of the store: the history was replaced by an older one), or ErrUnavailable when the store has not been
+	// ahead of the store: the history was replaced by an older one), ErrEpochRaised once it has told everything
+	// before the new epoch and the revision that it took, or ErrUnavailable when the store has not been
 	// heard of for some seconds (call again with the last revision seen).
 	// progress, when not nil, is called with a never falling revision up to which nothing more will
 	// come: soon after a Barrier that is ahead of the last batch, and at least every few

@@ -3,7 +3,7 @@ package api
 // BatchRegistration is one item of POST /v1/batch/register: which instance, and the body of
 // its PUT.
 type BatchRegistration struct {
-	Namespace Namespace   `json:"ns,omitempty"` // "" = DefaultNamespace
+	Namespace Namespace   `json:"ns,omitempty"` // "" = that of ?ns=, DefaultNamespace without it
 	Service   ServiceName `json:"service"`
 	ID        InstanceID  `json:"id"`
 	Registration
@@ -11,10 +11,11 @@ type BatchRegistration struct {
 
 // BatchHeartbeat is one item of POST /v1/batch/heartbeats.
 type BatchHeartbeat struct {
-	Namespace   Namespace   `json:"ns,omitempty"` // "" = DefaultNamespace
+	Namespace   Namespace   `json:"ns,omitempty"` // "" = that of ?ns=, DefaultNamespace without it
 	Service     ServiceName `json:"service"`
 	ID          InstanceID  `json:"id"`
 	Incarnation uint64      `json:"incarnation,omitempty"` // 0 = is not compared
+	Load        Load        `json:"load,omitzero"`         // see Heartbeat
 }
 
 // Batch is the body of POST /v1/batch/register (Instances) and of POST /v1/batch/heartbeats

@@ -60,7 +60,7 @@ func decodeError(err error) error {
 	var syntaxErr *json.SyntaxError
 	switch {
 	case errors.As(err, &typeErr):
-		field := typeErr.Field
+		field := withoutEmbedded(typeErr.Field)
 		if field == "" {
 			field = "body"
 		}
@@ -74,6 +74,18 @@ func decodeError(err error) error {
 		return unknownField(strings.Trim(f, `"`))
 	}
 	return &Error{Code: CodeInvalidField, Detail: err.Error(), Remedy: "correct the value"}
+}
+
+// withoutEmbedded takes the names of embedded structs out of a path: they are no part of the
+// JSON, and begin with a capital, as no field of ours does.
+func withoutEmbedded(path string) string {
+	var out []string
+	for part := range strings.SplitSeq(path, ".") {
+		if part != "" && (part[0] < 'A' || part[0] > 'Z') {
+			out = append(out, part)
+		}
+	}
+	return strings.Join(out, ".")
 }
 
 func kindName(k string) string {

@@ -23,6 +23,7 @@ const (
 	CodeInstanceNotFound   Code = "instance_not_found"   // 404 register it (again)
 	CodeRegionNotFound     Code = "region_not_found"     // 404
 	CodeKeyNotFound        Code = "key_not_found"        // 404 no such key in /v1/kv
+	CodePolicyNotFound     Code = "policy_not_found"     // 404 the region has no policy of its own for it
 	CodeMethodNotAllowed   Code = "method_not_allowed"   // 405
 	CodeStaleIncarnation   Code = "stale_incarnation"    // 409 a newer incarnation of this id exists
 	CodeConflict           Code = "conflict"             // 409 changed meanwhile, or peers disagree
@@ -42,7 +43,7 @@ const (
 var statusOfCode = map[Code]int{
 	CodeInvalidRequest: 400, CodeUnknownField: 400, CodeUnknownParameter: 400,
 	CodeUnauthorized: 401, CodeForbidden: 403,
-	CodeNotFound: 404, CodeServiceNotFound: 404, CodeInstanceNotFound: 404, CodeRegionNotFound: 404, CodeKeyNotFound: 404,
+	CodeNotFound: 404, CodeServiceNotFound: 404, CodeInstanceNotFound: 404, CodeRegionNotFound: 404, CodeKeyNotFound: 404, CodePolicyNotFound: 404,
 	CodeMethodNotAllowed: 405, CodeStaleIncarnation: 409, CodeConflict: 409,
 	CodeBodyTooLarge: 413, CodeUnsupportedMedia: 415,
 	CodeInvalidField: 422, CodeUnsupported: 422, CodeTooManyRequests: 429,

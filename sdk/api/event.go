@@ -21,7 +21,11 @@ const (
 
 	EventProtectionOn  EventKind = "protection_on"  // the eviction brake holds everyone
 	EventProtectionOff EventKind = "protection_off" // it no longer does
+	EventSlowOn        EventKind = "slow_on"        // the node is starved of processor time and judges nobody
+	EventSlowOff       EventKind = "slow_off"       // it keeps time again
 	EventPause         EventKind = "pause"          // the node did not run for a while: everyone gets a full TTL
+
+	EventLivenessOwner EventKind = "liveness_owner" // another node of the region holds the deadlines of heartbeats
 
 	EventStoreAway EventKind = "store_away" // the store does not answer; reads go on
 	EventStoreFull EventKind = "store_full" // the store refuses writes for lack of space
@@ -29,10 +33,27 @@ const (
 	EventReload    EventKind = "reload"     // the catalogue was loaded again: changes may be missing from the log
 	EventEpoch     EventKind = "epoch"      // the region's history restarted
 
-	EventLinkUp    EventKind = "link_up"    // another region answers
-	EventLinkDown  EventKind = "link_down"  // it does not; what is known of it is kept
-	EventNodeStart EventKind = "node_start" // a node of the region began its work
-	EventNodeStop  EventKind = "node_stop"  // it ends in good order
+	EventLinkUp          EventKind = "link_up"          // another region answers
+	EventLinkDown        EventKind = "link_down"        // it does not; what is known of it is kept
+	EventOriginState     EventKind = "origin_state"     // what is known of another region changed its age state; at most one in 30 s
+	EventRowQuarantined  EventKind = "row_quarantined"  // a row of another region is not usable; its last good form stays
+	EventRemovalHeld     EventKind = "removal_held"     // another region lost many services at once; they are kept for a while
+	EventRemovalReleased EventKind = "removal_released" // they came back, or were removed after all
+	EventRegionDown      EventKind = "region_down"      // k of n regions and its endpoints agree that another region is down
+	EventRegionUp        EventKind = "region_up"        // it no longer is
+	EventRelay           EventKind = "relay"            // the rows of another region are taken from a third, which knows it better; or no longer
+	EventRelayRefused    EventKind = "relay_refused"    // what a third region passed on of another one is not what that one signed
+	EventDuplicate       EventKind = "duplicate_region" // another region has the name of one that is read, and is refused; or it is gone
+	EventResync          EventKind = "resync"           // an operator asked for all rows of another region anew
+	EventNodeStart       EventKind = "node_start"       // a node of the region began its work
+	EventNodeStop        EventKind = "node_stop"        // it ends in good order
+
+	EventMemberAdd    EventKind = "member_add"    // a node's member of the region's cluster was added
+	EventMemberRemove EventKind = "member_remove" // one was removed
+	EventRecover      EventKind = "recover"       // the region was recovered from one node after its quorum was lost
+
+	EventPolicy      EventKind = "policy"       // the policy for a service was set, changed or deleted
+	EventRegionDrain EventKind = "region_drain" // the drain of a region began, moved, ended or gave up
 
 	EventDropped EventKind = "dropped" // events that the log could not take
 )
@@ -40,9 +61,11 @@ const (
 // EventKinds lists all kinds.
 var EventKinds = []EventKind{
 	EventRegister, EventUpdate, EventDeregister, EventStatus, EventDrain, EventEvict,
-	EventProtectionOn, EventProtectionOff, EventPause,
+	EventProtectionOn, EventProtectionOff, EventSlowOn, EventSlowOff, EventPause, EventLivenessOwner,
 	EventStoreAway, EventStoreFull, EventStoreBack, EventReload, EventEpoch,
-	EventLinkUp, EventLinkDown, EventNodeStart, EventNodeStop, EventDropped,
+	EventLinkUp, EventLinkDown, EventOriginState, EventRowQuarantined, EventRemovalHeld, EventRemovalReleased,
+	EventRegionDown, EventRegionUp, EventRelay, EventRelayRefused, EventDuplicate, EventResync, EventNodeStart, EventNodeStop,
+	EventMemberAdd, EventMemberRemove, EventRecover, EventPolicy, EventRegionDrain, EventDropped,
 }
 
 // Valid reports whether k is one of EventKinds.
@@ -65,19 +88,38 @@ const (
 	BecauseNewIncarnation = "new_incarnation"    // the program started anew
 	BecauseReturned       = "returned"           // it had left and registered again
 	BecauseDrained        = "drained"            // it had been drained before
+	BecauseChecks         = "checks"             // what the region's checks found
+	BecauseLiveness       = "liveness_failed"    // a liveness check failed for its deregister_after
 	BecauseSilence        = "heartbeats_stopped" // no heartbeat for the TTL and a second
 	BecauseHeldTooLong    = "held_too_long"      // protection held it, and its patience is over
 	BecauseShare          = "overdue_share"      // more are overdue than one window may lose
 	BecauseWithinShare    = "within_share"       // no longer more than that
 	BecausePaused         = "paused"             // this process was stopped, starved or suspended
+	BecauseInTime         = "in_time"            // this process gets its processor time
+	BecauseOwnerSilent    = "owner_silent"       // the node that held the deadlines did not renew its claim
+	BecauseOwnerStopped   = "owner_stopped"      // it gave its claim back
+	BecauseOtherOwner     = "other_owner"        // another node holds the deadlines now
 	BecauseStoreError     = "store_error"        // what a call of the store returned
 	BecauseStoreAnswers   = "store_answers"      // a call of the store went well
 	BecauseHistoryLost    = "history_lost"       // wiped, restored or swapped data
 	BecausePeersAhead     = "peers_ahead"        // other regions hold a later history
+	BecauseNodeRaised     = "node_raised"        // another node of the region raised it
 	BecauseHistoryGap     = "history_gap"        // compacted before it was read
 	BecauseLinkError      = "link_error"         // a connection to the peer failed
 	BecauseGoodbye        = "goodbye"            // the peer said that it stops
 	BecauseLinkAnswers    = "link_answers"       // the peer answers
+	BecauseAge            = "age"                // nothing was confirmed for too long
+	BecauseConfirmed      = "confirmed"          // the origin confirmed what is known of it
+	BecauseBadRow         = "bad_row"            // a row that no version of the program would use
+	BecauseMassRemoval    = "mass_removal"       // more went at once than everyday life explains
+	BecauseHoldOver       = "hold_over"          // it was kept for long enough
+	BecauseFresher        = "fresher"            // a third region knows it better than we do
+	BecauseTwoHistories   = "two_histories"      // two histories under one name are told at the same time
+	BecauseNotMet         = "not_met"            // it has not been met for a while
+	BecauseSignature      = "signature"          // the origin did not sign what was passed on
+	BecauseAgreed         = "agreed"             // enough regions said so, and probes agreed
+	BecauseProbeAnswers   = "probe_answers"      // an endpoint answered
+	BecauseNotAgreed      = "not_agreed"         // not enough regions say so any more
 	BecauseFirstStart     = "first_start"        // the log knows of no earlier one
 	BecauseCleanStart     = "clean_start"        // after a stop in good order
 	BecauseUncleanEnd     = "unclean_end"        // the node had ended without saying so: killed, or its machine
@@ -85,6 +127,8 @@ const (
 	BecauseFailure        = "failure"            // the node cannot go on
 	BecauseQueueFull      = "queue_full"         // more events than the log could write
 	BecauseDisk           = "disk"               // the log's disk did not take them
+	BecauseSchedule       = "schedule"           // its time had come
+	BecauseAbort          = "abort"              // its own abort rule
 	BecauseUnknown        = "unknown"
 )
 
@@ -104,12 +148,20 @@ type Event struct {
 	// Revision of the region at that moment; of the change itself where there is one.
 	Revision uint64    `json:"revision,omitempty"`
 	Kind     EventKind `json:"kind"`
+	// Namespace of the instance that is the subject; empty for other kinds.
+	Namespace Namespace `json:"ns,omitempty"`
 	// Subject is what it happened to: an instance as "service/id" ("ns/service/id" outside
-	// the default namespace), a peer's region, the node, or the own region.
+	// the default namespace), a service as "service" or "ns/service" ("*" for the default
+	// policy), a peer's region, the node, or the own region.
 	Subject string     `json:"subject"`
 	Cause   EventCause `json:"cause"`
-	Actor   string     `json:"actor,omitempty"`  // who did it: "client ADDRESS", or "node"
+	Actor   string     `json:"actor,omitempty"`  // who did it: "client ADDRESS", "checks" or "node"
 	Detail  string     `json:"detail,omitempty"` // one sentence for people
+	// Of a status or drain event: what the status was and is, and since when it is by the
+	// record, which is the same on every node.
+	From  Status    `json:"from,omitempty"`
+	To    Status    `json:"to,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // EventList is the body of GET /v1/events: events by rising id.
@@ -150,12 +202,24 @@ type EventFrame struct {
 	Last  uint64 // everything that was asked for, up to this id, was sent
 }
 
+// InstanceSubject takes the subject of an event of an instance apart, into its namespace and
+// "service/id"; ok is false for events of other kinds.
+func (e *Event) InstanceSubject() (ns Namespace, rest string, ok bool) {
+	if !e.Kind.Instance() {
+		return "", "", false
+	}
+	if first, rest, _ := strings.Cut(e.Subject, "/"); strings.Contains(rest, "/") {
+		return Namespace(first), rest, true
+	}
+	return DefaultNamespace, e.Subject, true
+}
+
 // CheckEventSubject validates a filter of subjects: a subject, or the part of one before a
 // slash.
 func CheckEventSubject(s string) error {
 	ok := len(s) <= MaxEventSubject && s != ""
 	for part := range strings.SplitSeq(s, "/") {
-		ok = ok && ValidInstanceID(part)
+		ok = ok && (ValidInstanceID(part) || part == string(PolicyDefault))
 	}
 	if ok {
 		return nil

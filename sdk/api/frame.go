@@ -14,6 +14,7 @@ const (
 	FrameReset    FrameKind = "reset"    // start over; Reason says why
 	FrameBookmark FrameKind = "bookmark" // nothing happened up to Version; proof of life
 	FrameReplica  FrameKind = "replica"  // only with ?far=true: another region's summary of a service
+	FramePolicy   FrameKind = "policy"   // only with ?far=true: the policy for a service, before synced and at each change
 )
 
 // Op says what a change did.
@@ -34,7 +35,9 @@ const (
 	CauseStatus     Cause = "status"
 	CauseDeregister Cause = "deregister"
 	CauseEvict      Cause = "evict" // heartbeats stopped, or a liveness check failed for its deregister_after
-	CauseUnknown    Cause = "unknown"
+	// CausePlanned: an operator removed the service as a whole. Other regions follow at once.
+	CausePlanned Cause = "planned"
+	CauseUnknown Cause = "unknown"
 )
 
 // Frame is one frame of a watch: the data of an SSE event, whose name is Kind and whose
@@ -66,8 +69,18 @@ type Frame struct {
 	Origin  *Origin  `json:"origin,omitempty"`
 	Summary *Summary `json:"summary,omitempty"`
 
-	// Synced and bookmark, with ?far=true: what is known of every other region.
+	// Policy is the one in force for the service, merged with the default; nil = none is set. A
+	// watch of all services is told the default as service "*", and a service only when it has
+	// a policy of its own.
+	Policy *Policy `json:"policy,omitempty"`
+
+	// Synced and bookmark, with ?far=true: what is known of every other region, and the own
+	// region while it is drained. A bookmark comes at once when a drain changes.
 	Origins []Origin `json:"origins,omitempty"`
+	// Synced and bookmark, with ?far=true: how much the watched services of this region are used,
+	// in classes (see LoadClass). Synced tells all that are known; a bookmark those that
+	// changed since, 0 = not known any more. An older registry tells none.
+	Loads []ServiceLoad `json:"loads,omitempty"`
 	// Synced and bookmark: base URLs of this region's own nodes for clients.
 	Addresses []string `json:"addresses,omitempty"`
 }

@@ -63,6 +63,9 @@ type Instance struct {
 	CheckResults []CheckResult `json:"check_results,omitempty"`
 	// Set is the status set by hand while there are checks; nil = passing.
 	Set *SetStatus `json:"set,omitempty"`
+	// BeforeDrain is what was set before the drain, and will be again when it is taken back;
+	// nil = passing, or what the checks say. Only while the instance drains.
+	BeforeDrain *SetStatus `json:"before_drain,omitempty"`
 
 	RegisteredAt time.Time `json:"registered_at,omitzero"`
 	Revision     uint64    `json:"revision"` // of the last change of this record
@@ -102,9 +105,19 @@ type StatusChange struct {
 	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
+// Drain is the optional body of PUT …/{id}/drain, which sets the status draining. DELETE of
+// the same path takes it back.
+type Drain struct {
+	Note        string `json:"note,omitempty"`
+	Incarnation uint64 `json:"incarnation,omitempty"` // as in StatusChange
+}
+
 // Heartbeat is the optional body of PUT …/{id}/heartbeat; ?incarnation= says the same.
 type Heartbeat struct {
 	Incarnation uint64 `json:"incarnation,omitempty"`
+	// Load may say how much the instance is used; it costs no write and counts until the next
+	// one, for 30 s or two ttl.
+	Load Load `json:"load,omitzero"`
 }
 
 // HeartbeatAck answers a heartbeat.
@@ -130,6 +143,14 @@ type ServiceCount struct {
 // ServiceList is the body of GET /v1/services.
 type ServiceList struct {
 	Services []ServiceCount `json:"services"`
+}
+
+// ServiceRemoved is the answer to DELETE /v1/services/{service}.
+type ServiceRemoved struct {
+	Namespace Namespace   `json:"ns"`
+	Service   ServiceName `json:"service"`
+	Removed   int         `json:"removed"`  // how many instances
+	Revision  uint64      `json:"revision"` // of the last removal
 }
 
 // InstanceList is the body of GET /v1/services/{service}/instances. Region says whose

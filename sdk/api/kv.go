@@ -16,6 +16,9 @@ type KVEntry struct {
 	// Revision is of the last write of the key, Created of the first since it was deleted last.
 	Revision uint64 `json:"revision"`
 	Created  uint64 `json:"created_revision"`
+	// Epoch is the history that the revisions are of. Told for a single key; lists and frames
+	// have it in their headers and versions.
+	Epoch Epoch `json:"epoch,omitzero"`
 }
 
 // KVList is the body of GET /v1/kv/?prefix=: the keys in order, byte by byte.
@@ -32,6 +35,7 @@ type KVWritten struct {
 	Namespace Namespace `json:"ns"`
 	Revision  uint64    `json:"revision"`
 	Created   uint64    `json:"created_revision"`
+	Epoch     Epoch     `json:"epoch,omitzero"` // of the revisions: give both back as ?cas=&epoch=
 }
 
 // ValidKVKey reports whether s may be a key: 1 to 512 of A-Z a-z 0-9 . _ : / - with no

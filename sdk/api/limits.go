@@ -24,7 +24,7 @@ const (
 	MaxWatchServices    = 256     // services of one watch
 	MaxListLimit        = 1_000
 	MaxFilterLength     = 1_024 // bytes of a filter expression
-	MaxFilterDepth      = 32    // levels of parentheses, nots and alternations in it
+	MaxFilterDepth      = 32    // levels of parentheses and braces in it
 	DefaultListLimit    = 1_000
 	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
 	MaxKVKeyLength      = 512
@@ -71,6 +71,8 @@ const (
 const (
 	// BookmarkInterval is how often a quiet watch proves that it lives.
 	BookmarkInterval = 5 * time.Second
+	// MinBookmarkInterval is how often a watch that asks for it (?bookmark=) may be told.
+	MinBookmarkInterval = time.Second
 	// DeadlineGrace is added to a TTL before an instance counts as overdue: it covers
 	// one lost packet and its retransmission.
 	DeadlineGrace = time.Second
@@ -121,4 +123,14 @@ type Limits struct {
 	// KVWriteBurst bytes may be written to keys at once, KVWriteRate per second from then on.
 	KVWriteBurst int `json:"kv_write_burst_bytes"`
 	KVWriteRate  int `json:"kv_write_bytes_per_second"`
+	// Of the region's policies, of one policy as JSON, and of regions in one of its lists.
+	Policies      int `json:"policies"`
+	PolicyBytes   int `json:"policy_bytes"`
+	PolicyRegions int `json:"policy_regions"`
+	// Of the drain of a region: the time it may take, and its steps.
+	DrainOverMax Duration `json:"drain_over_max"`
+	DrainSteps   int      `json:"drain_steps"`
+	// Of one what-if: the regions, zones and links that it takes away, and the services that it names.
+	WhatIfLosses   int `json:"whatif_losses"`
+	WhatIfServices int `json:"whatif_services"`
 }

@@ -21,6 +21,9 @@ type InstanceID string
 // DefaultNamespace is used wherever no namespace is given.
 const DefaultNamespace Namespace = "default"
 
+// AllNamespaces stands for every namespace, where a watch allows it. It is no name.
+const AllNamespaces Namespace = "*"
+
 // ServiceKey identifies a service within a region.
 type ServiceKey struct {
 	Namespace Namespace

@@ -41,6 +41,8 @@ const (
 	PathLimits     = "/v1/limits"
 	PathSnapshot   = "/v1/snapshot"
 	PathEvents     = "/v1/events"
+	PathPolicies   = "/v1/policies"
+	PathWhatIf     = "/v1/whatif"
 	PathLivez      = "/livez"
 	PathReadyz     = "/readyz"
 	PathMetrics    = "/metrics"
@@ -51,6 +53,9 @@ const (
 	PathBatchRegister   = "/v1/batch/register"
 	PathBatchHeartbeats = "/v1/batch/heartbeats"
 )
+
+// PathService returns the path of one service: DELETE /v1/services/{service}.
+func PathService(s ServiceName) string { return PathServices + "/" + url.PathEscape(string(s)) }
 
 // PathInstances returns the path of a service's instances.
 func PathInstances(s ServiceName) string {
@@ -70,6 +75,21 @@ func PathExplain(s ServiceName) string { return "/v1/explain/" + url.PathEscape(
 
 // PathRegion returns the path of GET /v1/regions/{region}.
 func PathRegion(r Region) string { return PathRegions + "/" + url.PathEscape(string(r)) }
+
+// PathEpoch returns the path of POST /v1/regions/{region}/epoch.
+func PathEpoch(r Region) string { return PathRegion(r) + "/epoch" }
+
+// PathMembers returns the path of GET and POST /v1/regions/{region}/members.
+func PathMembers(r Region) string { return PathRegion(r) + "/members" }
+
+// PathMember returns the path of DELETE /v1/regions/{region}/members/{node}.
+func PathMember(r Region, node string) string { return PathMembers(r) + "/" + url.PathEscape(node) }
+
+// PathRegionDrain returns the path of GET, PUT and DELETE /v1/regions/{region}/drain.
+func PathRegionDrain(r Region) string { return PathRegion(r) + "/drain" }
+
+// PathPolicy returns the path of a service's policy; of the default's with PolicyDefault.
+func PathPolicy(s ServiceName) string { return PathPolicies + "/" + url.PathEscape(string(s)) }
 
 // AgeHeader returns the value of HeaderAgeMS for an age.
 func AgeHeader(age time.Duration) string { return strconv.FormatInt(age.Milliseconds(), 10) }

@@ -11,6 +11,8 @@ const (
 	ReasonLocalUnhealthy  Reason = "local_unhealthy"    // the region's instances are not usable
 	ReasonLocalDraining   Reason = "local_draining"     // the region's instances are all draining
 	ReasonLocalBroken     Reason = "local_breaker_open" // the caller's own calls to them keep failing
+	ReasonRegionDrained   Reason = "region_drained"     // a drain sends some or all of the near traffic elsewhere, or nothing else than a drained region is left
+	ReasonSpill           Reason = "spill"              // the near instances cannot take all of it: a part goes on
 	ReasonPanic           Reason = "panic"              // nothing usable anywhere: offering what is known
 	ReasonServiceNotFound Reason = "service_not_found"  // no region known has it
 	ReasonNoInstances     Reason = "no_instances"       // known once, but nothing is left to offer
@@ -45,6 +47,9 @@ type Decision struct {
 	Panic  bool   `json:"panic,omitempty"`
 	Region Region `json:"region,omitempty"` // that serves: of the tier with the greatest weight
 	Tiers  []Tier `json:"tiers"`
+	// ID names what the decision was made from: versions, policy, caller, breakers. Two answers of one id were
+	// made from the same. Empty = not told.
+	ID string `json:"id,omitempty"`
 }
 
 // Resolution is the body of GET /v1/resolve/{service}: endpoints best first.
@@ -53,7 +58,12 @@ type Resolution struct {
 	Namespace Namespace   `json:"ns"`
 	Endpoints []Endpoint  `json:"endpoints"`
 	Decision  Decision    `json:"decision"`
-	Views     []Origin    `json:"views"` // what the answer was made from
+	// Policy is the one in force, merged with the default; nil = none is set.
+	Policy *Policy `json:"policy,omitempty"`
+	// Loads is how much of what the service's usable instances can take is used, by region, in
+	// percent and classes (see LoadClass), where it is known.
+	Loads map[Region]int `json:"loads,omitempty"`
+	Views []Origin       `json:"views"` // what the answer was made from
 }
 
 // TraceStep is one step of the funnel: how many were left, and why the others went.
@@ -61,6 +71,7 @@ type TraceStep struct {
 	Step    string      `json:"step"`
 	In      int         `json:"in"`
 	Out     int         `json:"out"`
+	Note    string      `json:"note,omitempty"`    // what the step found, for people
 	Dropped []TraceDrop `json:"dropped,omitempty"` // at most MaxTraceDrops, then counted only
 }
 

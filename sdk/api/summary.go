@@ -35,15 +35,20 @@ type ZoneCount struct {
 
 // Summary is what a region tells another about one of its services.
 type Summary struct {
-	Namespace Namespace          `json:"ns"`
-	Service   ServiceName        `json:"service"`
-	Total     int                `json:"total"`
-	Passing   int                `json:"passing"` // passing or warning
-	Draining  int                `json:"draining,omitempty"`
-	Capacity  int                `json:"capacity,omitempty"` // sum of declared capacity of usable instances
-	Zones     map[Zone]ZoneCount `json:"zones,omitempty"`
-	Versions  []string           `json:"versions,omitempty"`
-	SpecHash  string             `json:"spec_hash,omitempty"`
+	Namespace Namespace   `json:"ns"`
+	Service   ServiceName `json:"service"`
+	Total     int         `json:"total"`
+	Passing   int         `json:"passing"` // passing or warning
+	Draining  int         `json:"draining,omitempty"`
+	Capacity  int         `json:"capacity,omitempty"` // sum of declared capacity of usable instances
+	// Load is how much of what the usable instances can take is used, in percent, rounded up to a
+	// multiple of 5, 200 at most; 0 = not known. It is told about every 5 s, apart from the
+	// rest, and neither Revision nor any digest moves with it.
+	Load     int                `json:"load,omitempty"`
+	Zones    map[Zone]ZoneCount `json:"zones,omitempty"`
+	Versions []string           `json:"versions,omitempty"`
+	SpecHash string             `json:"spec_hash,omitempty"`
+	Flags    []string           `json:"flags,omitempty"` // of the Flag values, sorted; a newer origin may have more
 	// Endpoints is the fail-over set: at most MaxFailoverSet usable instances, chosen for
 	// this reader. When no instance is usable it holds others, worst last.
 	Endpoints []Endpoint `json:"endpoints"`
@@ -52,6 +57,21 @@ type Summary struct {
 	// Revision is the origin's revision of the last change of this service.
 	Revision uint64 `json:"revision"`
 }
+
+// The flags of a summary.
+const (
+	// FlagDraining: instances drain and none is left that is usable.
+	FlagDraining = "draining"
+	// FlagDeprecated: every usable instance has the tag TagDeprecated; all of them when none is
+	// usable.
+	FlagDeprecated = "deprecated"
+)
+
+// TagDeprecated is the tag by which an instance says that its service should not get new callers.
+const TagDeprecated = "deprecated"
+
+// MaxFlags bounds the flags of a summary.
+const MaxFlags = 16
 
 // Key returns the service's identity within its region.
 func (s *Summary) Key() ServiceKey {
@@ -82,6 +102,12 @@ type Origin struct {
 	// Source is one of the Source values.
 	Source string `json:"source,omitempty"`
 	RTTMS  int64  `json:"rtt_ms,omitempty"` // measured between the federations; 0 = not known
+	// Drained is how much of the region's traffic, in percent, callers of the answering region
+	// shall send elsewhere: the larger of the region's own wish and the answering region's. 0 to 100, in steps of 0.1.
+	Drained float64 `json:"drained,omitempty"`
+	// Down tells that the region's endpoints do not answer either, agreed by k of n regions. A
+	// region that merely cannot be reached by its peers is not down, it ages.
+	Down bool `json:"down,omitempty"`
 	// Addresses are base URLs of the origin's nodes for clients, such as "http://10.0.0.1:7400".
 	Addresses []string `json:"addresses,omitempty"`
 }

@@ -24,7 +24,12 @@ func (e Epoch) String() string {
 	if e.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("%d-%016x", e.Generation, e.Nonce)
+	var b [37]byte
+	out := append(strconv.AppendUint(b[:0], e.Generation, 10), '-')
+	for shift := 60; shift >= 0; shift -= 4 {
+		out = append(out, "0123456789abcdef"[e.Nonce>>shift&15])
+	}
+	return string(out)
 }
 
 // ParseEpoch reads the text form; "" is the zero epoch.

@@ -2,276 +2,217 @@ package route
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/nearside/nearside/sdk/api"
 )
 
-// class ranks endpoints by how good a reason there is to call them. A lower class is
-// exhausted, near to far, before the next one is touched.
-type class uint8
-
-const (
-	usable    class = iota // passing or warning
-	overdue                // as usable, but its heartbeats stopped and the brake holds it
-	forgotten              // as usable, but all that is known of its region has expired
-	broken                 // the caller's own calls to it keep failing
-	unshared               // weight 0: the operator wants no traffic there
-	draining
-	starting
-	critical
-	refused // the policy forbids its region: never offered
-)
-
-// panicking tells whether offering the class is a last resort.
-func (c class) panicking() bool { return c != usable && c != forgotten }
-
-// classify ranks e, of which the caller knows through r.
-func classify(r *RegionView, e *api.Endpoint, c Caller) class {
-	switch e.Status {
-	case api.StatusPassing, api.StatusWarning:
-	case api.StatusDraining:
-		return draining
-	case api.StatusStarting:
-		return starting
-	default:
-		return critical
-	}
-	if e.Weight <= 0 {
-		return unshared
-	}
-	if _, ok := c.Broken[EndpointRef{Region: e.Region, ID: e.ID}]; ok {
-		return broken
-	}
-	if r.Origin.State == api.AgeExpired && r.Origin.Region != c.Region {
-		return forgotten
-	}
-	if e.Overdue {
-		return overdue
-	}
-	return usable
-}
-
 // group is a tier being filled: its sort key is (class, distance).
 type group struct {
 	class    class
 	distance int // 0 zone, 1 region, 2… other regions in order
+	place    *place
 	tier     Tier
 }
 
-// Decide returns the tiers for a caller, nearest first. All traffic goes to the first
-// tier. When t is not nil it is filled with the funnel and with what would change the
-// answer.
+// Decide returns the tiers for a caller, nearest first. When t is not nil it is filled with
+// the funnel and with what would change the answer.
 //
 // Order: endpoints that are usable come before any that are not; among equals the
 // caller's zone, the rest of its region, then other regions by Policy.Order, round-trip
-// time and name. A region of which all knowledge expired ranks after everything that may
-// still be alive. Age alone below that moves nothing: losing a registry or a link is not
-// losing the instances behind it.
+// time and name. Traffic is shared out over the usable ones of all regions, see the package
+// comment; where none is usable, over those of the regions that are the next best. A region
+// of which all knowledge is too old ranks after everything that may still be alive.
 func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
-	far := farOrder(v, p, c)
-	groups := make([]group, 0, 4)
-	counts := census{}
-	for ri := range v.Regions {
-		r := &v.Regions[ri]
-		home := r.Origin.Region == c.Region
-		allowed := p.allows(r.Origin.Region, c.Region)
-		for ei := range r.Endpoints {
-			e := &r.Endpoints[ei]
-			k := refused
-			if allowed {
-				k = classify(r, e, c)
-			}
-			counts.add(e, k, home)
-			if k == refused {
-				continue
-			}
-			d := 1
-			switch {
-			case !home:
-				d = 2 + slices.Index(far, r.Origin.Region)
-			case c.Zone != "" && e.Zone == c.Zone:
-				d = 0
-			}
-			g := findGroup(&groups, k, d, r, c)
-			g.tier.Endpoints = append(g.tier.Endpoints, e)
-		}
-	}
-	slices.SortFunc(groups, func(a, b group) int {
-		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.distance, b.distance))
-	})
+	places := survey(&v, &p, &c)
+	groups := gather(places, &c)
+	s := scene{view: &v, policy: &p, caller: &c, places: places, groups: groups, base: belongs(places)}
+	loads := s.heed()
+	s.share()
 	d := Decision{Tiers: make([]Tier, len(groups))}
 	for i := range groups {
-		g := &groups[i]
-		slices.SortFunc(g.tier.Endpoints, func(a, b *api.Endpoint) int {
-			return cmp.Or(statusRank(a.Status)-statusRank(b.Status), cmp.Compare(a.ID, b.ID))
-		})
-		g.tier.Tier.Tier = i
-		if g.class == usable {
-			g.tier.Usable = len(g.tier.Endpoints)
-		}
-		if i == 0 {
-			g.tier.Weight = 1
-		}
-		d.Tiers[i] = g.tier
+		groups[i].tier.Tier.Tier = i
+		d.Tiers[i] = groups[i].tier
 	}
 	if len(groups) > 0 {
 		d.Panic = groups[0].class.panicking()
 	}
-	d.Reason, d.Detail = explain(v, c, groups, counts)
+	d.Reason, d.Detail = s.explain()
+	d.Memory, d.Ramping = s.memory(), s.ramping
+	if loads != nil {
+		d.Ramping = s.remember(&d.Memory) || d.Ramping
+		d.Memory.loads = loads
+	}
 	if t != nil {
-		*t = trace(v, p, c, groups, counts)
+		*t = s.trace()
 	}
 	return d
 }
 
-// findGroup returns the group with the key, adding it when it is new. There are few, so
-// a scan beats a map.
-func findGroup(groups *[]group, k class, distance int, r *RegionView, c Caller) *group {
-	for i := range *groups {
-		if g := &(*groups)[i]; g.class == k && g.distance == distance {
-			return g
+// belongs returns the region where the traffic belongs: the first that has the service and
+// may serve it. It is the measure of what the others can take.
+func belongs(places []place) *place {
+	for i := range places {
+		if pl := &places[i]; !pl.refused && !pl.down && !pl.expired && pl.total+pl.more > 0 {
+			return pl
 		}
 	}
-	g := group{class: k, distance: distance}
-	g.tier.Region = r.Origin.Region
-	g.tier.Total = r.Total
-	switch {
-	case k.panicking():
-		g.tier.Kind = api.TierOverflow
-	case distance == 0:
-		g.tier.Kind = api.TierZone
-	case distance == 1:
-		g.tier.Kind = api.TierRegion
-	default:
-		g.tier.Kind = api.TierFar
-	}
-	if distance == 0 {
-		g.tier.Zone = c.Zone
-	}
-	*groups = append(*groups, g)
-	return &(*groups)[len(*groups)-1]
+	return nil
 }
 
-// allows reports whether region r may serve a caller of region home.
-func (p Policy) allows(r, home api.Region) bool {
-	if p.LocalOnly && r != home {
-		return false
-	}
-	return len(p.Allowed) == 0 || slices.Contains(p.Allowed, r)
+// scene is one decision on its way.
+type scene struct {
+	view   *View
+	policy *Policy
+	caller *Caller
+	places []place
+	groups []group
+	base   *place // where the traffic belongs; nil = nowhere
+	outcome
 }
 
-// farOrder returns the other regions, nearest first.
-func farOrder(v View, p Policy, c Caller) []api.Region {
-	far := make([]*RegionView, 0, len(v.Regions))
-	for i := range v.Regions {
-		if v.Regions[i].Origin.Region != c.Region {
-			far = append(far, &v.Regions[i])
+// memory is what the next decision is to know of this one.
+func (s *scene) memory() Memory {
+	var m Memory
+	for i := range s.groups {
+		if g := &s.groups[i]; g.tier.Weight > 0 {
+			if n := len(m.Shares); n > 0 && m.Shares[n-1].Region == g.tier.Region {
+				m.Shares[n-1].Share += g.tier.Weight
+				continue
+			}
+			m.Shares = append(m.Shares, RegionShare{g.tier.Region, g.tier.Weight})
 		}
 	}
-	slices.SortFunc(far, func(a, b *RegionView) int {
-		return cmp.Or(
-			cmp.Compare(preference(p, a.Origin.Region), preference(p, b.Origin.Region)),
-			cmp.Compare(distanceMS(a.Origin.RTTMS), distanceMS(b.Origin.RTTMS)),
-			cmp.Compare(a.Origin.Region, b.Origin.Region))
+	return m
+}
+
+// gather sorts the endpoints into groups, best first.
+func gather(places []place, c *Caller) []group {
+	n, most := 0, 0
+	for i := range places {
+		if pl := &places[i]; !pl.refused {
+			n += len(pl.kinds)
+			for _, counts := range pl.counts {
+				for _, count := range counts {
+					if count > 0 {
+						most++
+					}
+				}
+			}
+		}
+	}
+	groups := make([]group, 0, most)
+	all := make([]*api.Endpoint, n)
+	for i := range places {
+		pl := &places[i]
+		if pl.refused {
+			continue
+		}
+		var at [2][refused]*group
+		for near, counts := range pl.counts {
+			for k, count := range counts {
+				if count > 0 {
+					groups = append(groups, newGroup(pl, class(k), near == 1, c, all[:0:count]))
+					at[near][k] = &groups[len(groups)-1]
+					all = all[count:]
+				}
+			}
+		}
+		for ei, k := range pl.kinds {
+			e := &pl.view.Endpoints[ei]
+			g := at[pl.near(e, c)][k]
+			g.tier.Endpoints = append(g.tier.Endpoints, e)
+		}
+	}
+	// Two classes by themselves may be one within their region (see place.within).
+	slices.SortStableFunc(groups, func(a, b group) int {
+		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.distance, b.distance))
 	})
-	names := make([]api.Region, len(far))
-	for i, r := range far {
-		names[i] = r.Origin.Region
-	}
-	return names
-}
-
-func preference(p Policy, r api.Region) int {
-	if i := slices.Index(p.Order, r); i >= 0 {
-		return i
-	}
-	return len(p.Order)
-}
-
-// distanceMS puts regions of unknown round-trip time last, and regions within a few
-// milliseconds of each other on a par, so that noise does not move traffic.
-func distanceMS(rtt int64) int64 {
-	if rtt <= 0 {
-		return 1 << 40
-	}
-	return rtt / 10
-}
-
-func statusRank(s api.Status) int { return slices.Index(api.Statuses, s) }
-
-// census counts endpoints for reasons and traces.
-type census struct {
-	all, home [refused + 1]int
-	total     int
-	homeTotal int
-}
-
-func (s *census) add(_ *api.Endpoint, k class, home bool) {
-	s.all[k]++
-	s.total++
-	if home {
-		s.home[k]++
-		s.homeTotal++
-	}
-}
-
-func explain(v View, c Caller, groups []group, n census) (api.Reason, string) {
-	if len(groups) == 0 {
-		switch {
-		case n.total > 0:
-			return api.ReasonNoInstances, fmt.Sprintf("the policy forbids every region that has %s", v.Key)
-		case len(v.Regions) > 0:
-			return api.ReasonNoInstances, fmt.Sprintf("%s is known, but no instance of it is", v.Key)
+	groups = merge(groups)
+	for i := range groups {
+		// Views are in order mostly: then it is a look, and no sorting.
+		if list := groups[i].tier.Endpoints; !slices.IsSortedFunc(list, better) {
+			slices.SortFunc(list, better)
 		}
-		return api.ReasonServiceNotFound, fmt.Sprintf("no region known has %s", v.Key)
 	}
-	first := groups[0]
-	count := len(first.tier.Endpoints)
-	where := first.tier.Region
-	if first.class.panicking() {
-		return api.ReasonPanic, fmt.Sprintf("no usable instance of %s is known anywhere; offering the %d that %s in %s",
-			v.Key, count, panicWhy(first.class), where)
+	return groups
+}
+
+// better orders the endpoints of a tier: passing before warning, then by id.
+func better(a, b *api.Endpoint) int {
+	if a.Status != b.Status {
+		return statusRank(a.Status) - statusRank(b.Status)
 	}
-	switch first.distance {
-	case 0:
-		return api.ReasonSameZone, fmt.Sprintf("%d usable in the caller's zone %s", count, c.Zone)
-	case 1:
-		if c.Zone == "" {
-			return api.ReasonSameRegion, fmt.Sprintf("%d usable in the caller's region %s", count, c.Region)
+	return cmp.Compare(a.ID, b.ID)
+}
+
+// merge joins neighbours of the same class and distance.
+func merge(groups []group) []group {
+	out := groups[:0]
+	for _, g := range groups {
+		if n := len(out); n > 0 && out[n-1].class == g.class && out[n-1].distance == g.distance {
+			to := &out[n-1].tier
+			to.Endpoints = append(to.Endpoints, g.tier.Endpoints...)
+			continue
 		}
-		return api.ReasonSameRegion, fmt.Sprintf("none usable in zone %s, %d usable elsewhere in %s", c.Zone, count, c.Region)
+		out = append(out, g)
 	}
-	served := fmt.Sprintf("served from %s, where %d are usable", where, count)
-	if first.class == forgotten {
-		served += " as far as was known when it was last heard of"
-	}
+	return out
+}
+
+// newGroup returns the group of a region's endpoints of one class by themselves.
+func newGroup(pl *place, k class, zone bool, c *Caller, endpoints []*api.Endpoint) group {
+	g := group{class: pl.within(k), distance: 1 + pl.order, place: pl}
+	g.tier = Tier{Tier: api.Tier{Region: pl.region(), Total: pl.view.Total}, Endpoints: endpoints}
 	switch {
-	case n.homeTotal == 0:
-		return api.ReasonLocalAbsent, fmt.Sprintf("%s has no instance of it; %s", c.Region, served)
-	case n.home[refused] == n.homeTotal:
-		return api.ReasonLocalAbsent, fmt.Sprintf("the policy forbids %s; %s", c.Region, served)
-	case n.home[draining] == n.homeTotal:
-		return api.ReasonLocalDraining, fmt.Sprintf("all %d in %s are draining; %s", n.homeTotal, c.Region, served)
-	case n.home[broken] > 0:
-		return api.ReasonLocalBroken, fmt.Sprintf("the caller's calls to %d of %d in %s keep failing; %s", n.home[broken], n.homeTotal, c.Region, served)
+	case !pl.home:
+		g.tier.Kind = api.TierFar
+	case zone:
+		g.distance, g.tier.Kind, g.tier.Zone = 0, api.TierZone, c.Zone
+	default:
+		g.tier.Kind = api.TierRegion
 	}
-	return api.ReasonLocalUnhealthy, fmt.Sprintf("none of %d in %s is usable; %s", n.homeTotal, c.Region, served)
+	if g.class.lastResort() {
+		g.tier.Kind = api.TierOverflow
+	}
+	if g.class == usable || g.class == thin || g.class == drained {
+		g.tier.Usable = cap(endpoints)
+	}
+	return g
 }
 
-func panicWhy(k class) string {
-	switch k {
-	case overdue:
-		return "stopped sending heartbeats"
-	case broken:
-		return "keep failing for this caller"
-	case unshared:
-		return "have weight 0"
-	case draining:
-		return "are draining"
-	case starting:
-		return "are starting"
+// share gives each group its weight.
+func (s *scene) share() {
+	if len(s.groups) == 0 {
+		return
 	}
-	return "are critical"
+	first := s.groups[0].class
+	if !first.shared() {
+		s.groups[0].tier.Weight = 1
+		return
+	}
+	n := 0
+	for n < len(s.groups) && s.groups[n].class == first {
+		n++
+	}
+	members := make([]*place, 0, n)
+	for i := range s.groups[:n] {
+		if pl := s.groups[i].place; len(members) == 0 || members[len(members)-1] != pl {
+			members = append(members, pl)
+		}
+	}
+	s.outcome = s.policy.spill(members, s.base, s.caller, first == drained)
+	for i := range s.groups[:n] {
+		g := &s.groups[i]
+		g.tier.Weight = g.place.share
+		if g.place.home {
+			zone := g.place.inZone(s.policy.overProvisioning())
+			switch {
+			case g.distance == 0 && n > 1 && s.groups[1].distance == 1:
+				g.tier.Weight = round(g.place.share * zone)
+			case g.distance == 1 && i > 0:
+				g.tier.Weight = round(g.place.share - s.groups[0].tier.Weight)
+			}
+		}
+	}
 }

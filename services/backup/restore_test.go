@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,12 @@ func TestRestoreRefuses(t *testing.T) {
 	broken := bytes.Clone(whole)
 	broken[len(broken)/2] ^= 4
 	put("used/token", []byte("x"))
-	put("half/.restoring-1/lock", nil)
+	put("half/.restoring-1/etcd/lock", nil)
+	running, err := openSite(filepath.Join(base, "half/.restoring-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running.release()
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for what, c := range map[string]struct {
@@ -114,14 +120,14 @@ func TestRestoreRefuses(t *testing.T) {
 		want error
 		says string
 	}{
-		"a used directory":       {Config{File: name, DataDir: filepath.Join(base, "used")}, nil, ErrNotEmpty, `"token"`},
-		"one of another restore": {Config{File: name, DataDir: filepath.Join(base, "half")}, nil, ErrNotEmpty, ".restoring-1"},
-		"another region":         {Config{File: name, DataDir: filepath.Join(base, "a"), Region: "eu-west"}, nil, ErrWrongRegion, "--region us-east"},
-		"a damaged file":         {Config{File: put("broken", broken), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "broken"},
-		"half a file":            {Config{File: put("short", whole[:len(whole)-10]), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "ends early"},
-		"something else":         {Config{File: put("text", []byte("hello, this is not a backup at all")), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "text"},
-		"no file":                {Config{File: filepath.Join(base, "none"), DataDir: filepath.Join(base, "a")}, nil, os.ErrNotExist, "none"},
-		"an interrupt":           {Config{File: name, DataDir: filepath.Join(base, "b")}, gone, context.Canceled, ""},
+		"a used directory":           {Config{File: name, DataDir: filepath.Join(base, "used")}, nil, ErrNotEmpty, `"token"`},
+		"one of a restore that runs": {Config{File: name, DataDir: filepath.Join(base, "half")}, nil, ErrBusy, ".restoring-1"},
+		"another region":             {Config{File: name, DataDir: filepath.Join(base, "a"), Region: "eu-west"}, nil, ErrWrongRegion, "--region us-east"},
+		"a damaged file":             {Config{File: put("broken", broken), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "broken"},
+		"half a file":                {Config{File: put("short", whole[:len(whole)-10]), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "ends early"},
+		"something else":             {Config{File: put("text", []byte("hello, this is not a backup at all")), DataDir: filepath.Join(base, "a")}, nil, backup.ErrDamaged, "text"},
+		"no file":                    {Config{File: filepath.Join(base, "none"), DataDir: filepath.Join(base, "a")}, nil, os.ErrNotExist, "none"},
+		"an interrupt":               {Config{File: name, DataDir: filepath.Join(base, "b")}, gone, context.Canceled, ""},
 	} {
 		ctx := c.ctx
 		if ctx == nil {
@@ -137,5 +143,56 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Join(base, "b")); err != nil || len(entries) > 0 {
 		t.Errorf("an interrupted restore left %v, %v", entries, err)
+	}
+}
+
+// P11: what a restore that was killed left goes with the next one or with the next node, and
+// that of one that runs stays.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{".restoring-1/etcd/member/wal", ".restoring-2", "etcd", ".restoring", "x.restoring-3"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{".restoring-1/etcd/lock", ".restoring-file", "token"} {
+		if err := os.WriteFile(filepath.Join(dir, f), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running, err := newSite(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	swept, err := Sweep(dir)
+	if !slices.Equal(swept, []string{".restoring-1", ".restoring-2"}) || !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), running.path) {
+		t.Errorf("swept %q, %v", swept, err)
+	}
+	if err := running.release(); err != nil { // as the kernel does when the process is killed
+		t.Fatal(err)
+	}
+	if swept, err = Sweep(dir); err != nil || len(swept) != 1 {
+		t.Errorf("swept %q, %v", swept, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 5 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	if swept, err := Sweep(filepath.Join(dir, "none")); err != nil || swept != nil {
+		t.Errorf("%q, %v", swept, err)
+	}
+}
+
+func TestARestoreSweepsBeforeItBegins(t *testing.T) {
+	name, _ := write(t, 3)
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, ".restoring-1/etcd/member"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), Config{File: name, DataDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "etcd" {
+		t.Errorf("%v, %v", entries, err)
 	}
 }

@@ -57,8 +57,24 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	return c.send(ctx, method, path, query, nil, into)
 }
 
-// send is do with a body of any bytes (nil = none).
-func (c *client) send(ctx context.Context, method, path string, query url.Values, value []byte, into any) (answer, error) {
+// payload is the body of a request.
+type payload struct {
+	media string
+	data  []byte
+}
+
+// sendJSON is do with a body of JSON.
+func (c *client) sendJSON(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	_, err = c.send(ctx, method, path, query, &payload{"application/json", b}, into)
+	return err
+}
+
+// send is do with a body (nil = none).
+func (c *client) send(ctx context.Context, method, path string, query url.Values, value *payload, into any) (answer, error) {
 	a, body, err := c.exchange(ctx, method, path, query, value)
 	if err != nil {
 		return a, err
@@ -86,7 +102,7 @@ type content struct {
 }
 
 // exchange returns the first answer that any address gives, whatever its status.
-func (c *client) exchange(ctx context.Context, method, path string, query url.Values, value []byte) (answer, content, error) {
+func (c *client) exchange(ctx context.Context, method, path string, query url.Values, value *payload) (answer, content, error) {
 	var first error
 	for _, addr := range c.addrs {
 		a, body, err := c.exchangeWith(ctx, addr, method, path, query, value)
@@ -96,14 +112,14 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 		if first == nil {
 			first = err
 		}
-		if ctx.Err() != nil || query.Has("cas") && reached(err) {
+		if ctx.Err() != nil || (query.Has("cas") || query.Has("if_revision")) && reached(err) {
 			break // sent again, a compare-and-set could meet its own first result
 		}
 	}
 	return answer{}, content{}, first
 }
 
-func (c *client) exchangeWith(ctx context.Context, addr, method, path string, query url.Values, value []byte) (answer, content, error) {
+func (c *client) exchangeWith(ctx context.Context, addr, method, path string, query url.Values, value *payload) (answer, content, error) {
 	a := answer{addr: addr}
 	target := addr + path
 	if len(query) > 0 {
@@ -120,8 +136,8 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 		return a, content{}, err
 	}
 	if value != nil {
-		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(value)), int64(len(value))
-		req.Header.Set("Content-Type", "application/octet-stream")
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(value.data)), int64(len(value.data))
+		req.Header.Set("Content-Type", value.media)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -179,6 +195,9 @@ func problem(a answer, body content) error {
 		detail: strings.TrimSpace(fmt.Sprintf("%s answered %d %s", a.addr, a.status, http.StatusText(a.status))),
 		remedy: "that is not a region node's API: check --addr",
 	}
+	if a.status == http.StatusBadRequest && strings.HasPrefix(a.addr, "http:") && bytes.Contains(body.data, []byte("HTTPS server")) {
+		out.detail, out.remedy = a.addr+" speaks TLS", "use https:// in --addr, and --ca-cert for an authority of your own"
+	}
 	switch a.status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 		out.exit, out.remedy = ExitNotAllowed, "something in front of the node wants other credentials: check --addr and --token-file"
@@ -228,7 +247,7 @@ func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err 
 		cause = fmt.Sprintf("no connection within %s", c.timeout)
 	case errors.As(err, &unknownCA), errors.As(err, &hostname):
 		out.remedy = "trust its authority with --ca-cert, or correct the host name in --addr"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		cause, out.remedy = "it does not speak TLS", "use http:// in --addr"
 	case errors.As(err, &dnsErr):
 		cause = "the host name is not known"

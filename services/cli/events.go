@@ -31,7 +31,8 @@ func (a *app) eventsCommand() *cobra.Command {
 eviction brake, the store, links to other regions, nodes. Each node keeps its own log, on
 disk, for up to seven days.
 
-Without --since the newest events are shown. With --why the event with that ID and the
+Without --since the newest events are shown. With -n those of the namespace's instances alone,
+and --subject is one of that namespace. With --why the event with that ID and the
 earlier ones that led to it, as far as they are known.
 
 Kinds: ` + strings.Join(kindNames(), ", ") + `.`,
@@ -63,7 +64,8 @@ func kindNames() []string {
 }
 
 func (s *session) events(ctx context.Context, f eventFlags) error {
-	q := url.Values{}
+	q := s.only()
+	narrowed := len(f.kinds) > 0 || f.subject != "" || f.since != ""
 	for _, k := range f.kinds {
 		if !api.EventKind(k).Valid() {
 			e := usagef(s.cmd, "there is no kind of events %q", k)
@@ -73,9 +75,6 @@ func (s *session) events(ctx context.Context, f eventFlags) error {
 	}
 	if len(f.kinds) > 0 {
 		q.Set("kind", strings.Join(f.kinds, ","))
-	}
-	if s.ns != api.DefaultNamespace {
-		f.subject = strings.TrimSuffix(string(s.ns)+"/"+f.subject, "/")
 	}
 	if f.subject != "" {
 		if err := api.CheckEventSubject(f.subject); err != nil {
@@ -92,7 +91,7 @@ func (s *session) events(ctx context.Context, f eventFlags) error {
 		return usagef(s.cmd, "--limit %d is negative", f.limit)
 	case chain && f.why == 0:
 		return usagef(s.cmd, "--why wants the ID of an event")
-	case chain && (f.follow || f.limit > 0 || len(q) > 0):
+	case chain && (f.follow || f.limit > 0 || narrowed):
 		return usagef(s.cmd, "--why shows one event and what led to it: it goes with no other filter")
 	case chain:
 		return s.why(ctx, f.why)
@@ -180,9 +179,9 @@ func causeText(c api.EventCause) string {
 func kindCell(k api.EventKind) cell {
 	c := cell{text: string(k)}
 	switch k {
-	case api.EventEvict, api.EventProtectionOn, api.EventStoreAway, api.EventStoreFull, api.EventLinkDown, api.EventDropped:
+	case api.EventEvict, api.EventProtectionOn, api.EventSlowOn, api.EventStoreAway, api.EventStoreFull, api.EventLinkDown, api.EventDropped:
 		c.paint = red
-	case api.EventDrain, api.EventPause, api.EventEpoch, api.EventReload, api.EventNodeStop:
+	case api.EventDrain, api.EventPause, api.EventLivenessOwner, api.EventEpoch, api.EventReload, api.EventNodeStop:
 		c.paint = yellow
 	case api.EventProtectionOff, api.EventStoreBack, api.EventLinkUp:
 		c.paint = green

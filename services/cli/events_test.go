@@ -37,7 +37,7 @@ func TestEvents(t *testing.T) {
 		"GET /v1/events?limit=1&since=18":                     {body: eventList(false, "", left)},
 		"GET /v1/events?limit=1&since=16":                     {body: eventList(false, "17", drained)},
 		"GET /v1/events?limit=1&since=4":                      {body: eventList(true, "17", drained)},
-		"GET /v1/events?kind=evict&limit=5&subject=shop%2Fx":  {body: eventList(false, "")},
+		"GET /v1/events?kind=evict&limit=5&ns=shop&subject=x": {body: eventList(false, "")},
 		"GET /v1/events?limit=1000&since=yesterday":           problemReply(api.FieldError("since", "since is not valid", "use 30m")),
 		"GET /v1/events?limit=1000&since=2026-11-22T10:00:00": problemReply(api.FieldError("since", "since is not valid", "use 30m")),
 	})
@@ -101,6 +101,7 @@ ID  TIME                  KIND        SUBJECT     CAUSE        DETAIL
 
 // A stream that breaks is taken up behind the last event that came; gaps are told.
 func TestEventsFollowGoesOnWhereItBroke(t *testing.T) {
+	t.Parallel() // it waits for a second or two, as the program does
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	var streams atomic.Int32

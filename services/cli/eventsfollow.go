@@ -4,79 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
 )
 
-// followEvents prints events as they come; a broken stream is taken up where it broke.
+// followEvents prints events as they come.
 func (s *session) followEvents(ctx context.Context, q url.Values) error {
-	switch s.out.format {
-	case formatTable, formatWide, formatJSON, formatJSONL:
-	default:
-		return usagef(s.cmd, "following has no -o %s: use table, json or jsonl", s.out.format)
-	}
 	q.Set("follow", "true")
-	const pause = time.Second
-	begun := false
-	for {
-		last, err := s.eventStream(ctx, q)
-		if last != "" {
-			begun = true
-			q.Set("since", last)
-		}
-		var no *api.Error
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &no) && !no.Code.Retryable(), errors.As(err, new(*writeError)), !begun:
-			return fmt.Errorf("the stream of events broke: %w", err)
-		}
-		s.note("the stream broke (%s); going on in %s", asCLI(err).Error(), pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
-}
-
-// eventStream reads one stream and returns the last id that it can be taken up from.
-func (s *session) eventStream(ctx context.Context, q url.Values) (last string, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	body, err := s.client.stream(ctx, api.PathEvents, q)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	var silent atomic.Bool
-	silence := time.AfterFunc(watchSilence, func() { silent.Store(true); cancel() })
-	defer silence.Stop()
-	err = readEvents(body, func(e event) error {
-		silence.Reset(watchSilence)
-		if err := s.printEventFrame(e); err != nil {
-			return err
-		}
-		if e.id != "" {
-			last = e.id
-		}
-		return nil
-	})
-	switch {
-	case silent.Load():
-		err = fmt.Errorf("%s of silence", watchSilence)
-	case err == nil:
-		err = errors.New("it ended")
-	}
-	return last, err
+	return s.follow(ctx, stream{what: "following of events", path: api.PathEvents, query: q, resume: "since", show: s.printEventFrame})
 }
 
 // printEventFrame prints one frame of a stream of events. A gap goes to stderr, so that

@@ -58,7 +58,7 @@ func exitOf(code api.Code) int {
 	case api.CodeUnauthorized, api.CodeForbidden:
 		return ExitNotAllowed
 	case api.CodeNotFound, api.CodeServiceNotFound, api.CodeInstanceNotFound, api.CodeRegionNotFound,
-		api.CodeKeyNotFound:
+		api.CodeKeyNotFound, api.CodePolicyNotFound:
 		return ExitNotFound
 	case api.CodeStaleIncarnation, api.CodeConflict:
 		return ExitConflict

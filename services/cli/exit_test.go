@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -205,4 +207,22 @@ func TestHelpEverywhere(t *testing.T) {
 	r := run(t, "")
 	wantCode(t, r, ExitOK)
 	wantContains(t, "stdout", r.stdout, "Exit codes:")
+}
+
+// Who mixes http and https up is told which it is.
+func TestTLSMismatch(t *testing.T) {
+	plain := newNode(t, wholeNode())
+	r := run(t, "https"+strings.TrimPrefix(plain.URL, "http"), "services")
+	wantCode(t, r, ExitUnreachable)
+	wantContains(t, "stderr", r.stderr, "it does not speak TLS\n  use http:// in --addr")
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	r = run(t, "http"+strings.TrimPrefix(secure.URL, "https"), "services")
+	wantCode(t, r, ExitError)
+	wantContains(t, "stderr", r.stderr, "speaks TLS\n  use https:// in --addr")
+	r = run(t, secure.URL, "services")
+	wantCode(t, r, ExitUnreachable)
+	wantContains(t, "stderr", r.stderr, "--ca-cert")
 }

@@ -70,7 +70,7 @@ func explanation(t *sheet, e api.Explanation) {
 		t.line("")
 		rows := make([][]cell, 0, len(e.Trace.Steps))
 		for _, step := range e.Trace.Steps {
-			rows = append(rows, []cell{text(step.Step), number(step.In), number(step.Out), text(dropped(step, t.wide))})
+			rows = append(rows, []cell{text(step.Step), number(step.In), number(step.Out), text(remark(step, t.wide))})
 		}
 		t.table(narrow("STEP", "IN", "OUT", "LEFT OUT"), rows)
 	}
@@ -103,6 +103,18 @@ func explanation(t *sheet, e api.Explanation) {
 			t.line("  - %s", w)
 		}
 	}
+}
+
+// remark says who left the funnel at a step, and what the step went by.
+func remark(step api.TraceStep, byName bool) string {
+	gone := dropped(step, byName)
+	switch {
+	case step.Note == "":
+		return gone
+	case gone == "":
+		return "(" + step.Note + ")"
+	}
+	return gone + " (" + step.Note + ")"
 }
 
 // dropped says who left the funnel at a step: counted by cause, or by name when wide.

@@ -105,11 +105,24 @@ var (
 	}}
 
 	federationInfo = api.FederationInfo{
-		Region: "eu-west", Epoch: epochEU, Revision: 42, Enabled: true, Readers: []api.ReaderInfo{},
+		Region: "eu-west", Epoch: epochEU, Revision: 42, Enabled: true,
+		Readers: []api.ReaderInfo{{Region: "us-east", Proto: 2, CanaryMS: 130}},
 		Links: []api.LinkInfo{{
 			Peer: "us-east", Addresses: []string{"http://10.1.0.1:7402"}, State: "unreachable", Since: noon.Add(-40 * time.Second),
 			LastError: "connection refused", Attempts: 6, RTTMS: 76, BytesIn: 1234, Frames: 20, Snapshots: 1, Services: 5, Replica: originUS, HeadLag: 2,
+			BehindMS: 1500, Canary: &api.Canary{LastMS: 90, P50MS: 80, P99MS: 120, AgeMS: 40_000, Count: 60},
+			PeerView:    &api.PeerView{State: api.AgeSuspect, AgeMS: 70_000, Revision: 3, Complaint: "us-east does not reach our federation; what it knows of us is 1m10s old"},
+			Quarantined: 2, QuarantinedRows: []api.QuarantinedRow{{Row: "default/orders", Reason: "counts do not add up"}}, Held: 3, HeldForMS: 12_000,
+			Verdict: &api.RegionVerdict{
+				Agree: 1, Of: 2, Needed: 2, Probed: 4, Failed: 4, Why: "neither its federation nor its endpoints answer here, but only 1 of 2 say so and 2 are needed; ap-south reaches it",
+				Says: []api.RegionWord{{By: "eu-west", Link: api.LinkDown, Probes: api.ProbesSilent}, {By: "ap-south", Link: api.LinkUp}},
+			},
 		}},
+	}
+
+	verified = api.Verification{
+		Region: "us-east", Result: api.VerifyEqual, Held: originUS.Version(), Origin: originUS.Version(), Digest: "00000000000000aa",
+		OriginDigest: "00000000000000aa", Rows: 5, OriginRows: 5, Differences: []api.RowDifference{}, Tries: 1, TookMS: 80,
 	}
 
 	ready = api.Readiness{Ready: true, Region: "eu-west", Node: "n1", Checks: []api.ReadinessCheck{{Name: "catalog", OK: true}, {Name: "store", OK: true}}}
@@ -122,15 +135,16 @@ var (
 // wholeNode is a node that answers everything well.
 func wholeNode() map[string]reply {
 	return map[string]reply{
-		"GET /v1/services":                         {body: serviceList},
-		"GET /v1/services/orders/instances":        {body: instanceList},
-		"GET /v1/resolve/orders":                   {body: resolution},
-		"GET /v1/explain/orders":                   {body: explained},
-		"GET /v1/explain/orders?from=eu-west%2Fa":  {body: explained},
-		"GET /v1/regions":                          {body: regionList},
-		"GET /v1/regions/eu-west":                  {body: regionList.Regions[0]},
-		"GET /v1/federation":                       {body: federationInfo},
-		"GET /readyz":                              {body: ready},
-		"DELETE /v1/services/orders/instances/o-1": {status: 204},
+		"GET /v1/services":                          {body: serviceList},
+		"GET /v1/services/orders/instances":         {body: instanceList},
+		"GET /v1/resolve/orders":                    {body: resolution},
+		"GET /v1/explain/orders":                    {body: explained},
+		"GET /v1/explain/orders?from=eu-west%2Fa":   {body: explained},
+		"GET /v1/regions":                           {body: regionList},
+		"GET /v1/regions/eu-west":                   {body: regionList.Regions[0]},
+		"GET /v1/federation":                        {body: federationInfo},
+		"POST /v1/federation/verify?region=us-east": {body: verified},
+		"GET /readyz":                               {body: ready},
+		"DELETE /v1/services/orders/instances/o-1":  {status: 204},
 	}
 }

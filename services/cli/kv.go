@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,7 +65,7 @@ func (s *session) kvGet(ctx context.Context, key string, raw bool) error {
 	var e api.KVEntry
 	a, err := s.client.get(ctx, api.PathKVKey(key), q, &e)
 	if err != nil {
-		return err
+		return s.kvMissing(err)
 	}
 	switch {
 	case raw:
@@ -96,18 +97,33 @@ func valueText(value []byte) (shown string, changed bool) {
 	return strings.Join(lines, "\n") + "\n", changed
 }
 
-// casFlag is --cas of the verbs that write.
-type casFlag struct{ revision uint64 }
+// casFlag is --cas and --epoch of the verbs that write.
+type casFlag struct {
+	revision uint64
+	epoch    string
+}
 
 func (f *casFlag) add(c *cobra.Command, what string) {
 	c.Flags().Uint64Var(&f.revision, "cas", 0, what)
-	withoutEnv(c.Flags(), "cas")
+	c.Flags().StringVar(&f.epoch, "epoch", "", "with --cas: only in the history that the revision is of (\"epoch\" in kv get -o json)")
+	withoutEnv(c.Flags(), "cas", "epoch")
 }
 
-func (f *casFlag) set(c *cobra.Command, q url.Values) {
+func (f *casFlag) set(c *cobra.Command, q url.Values) error {
 	if c.Flags().Changed("cas") {
 		q.Set("cas", strconv.FormatUint(f.revision, 10))
 	}
+	if !c.Flags().Changed("epoch") {
+		return nil
+	}
+	switch e, err := api.ParseEpoch(f.epoch); {
+	case err != nil, e.IsZero():
+		return usagef(c, "--epoch %q is not an epoch: \"nearside kv get KEY -o json\" tells it", f.epoch)
+	case !q.Has("cas"):
+		return usagef(c, "--epoch says of which history --cas is: give both")
+	}
+	q.Set("epoch", f.epoch)
+	return nil
 }
 
 func (a *app) kvPutCommand() *cobra.Command {
@@ -119,7 +135,8 @@ func (a *app) kvPutCommand() *cobra.Command {
 of a file. (A value that begins with @ or is a single - goes through stdin.)
 
 --cas REVISION writes only if the key is at that revision, --cas 0 only if there is no such
-key; otherwise exit 7, and the message names the revision that it is at.`,
+key; otherwise exit 7, and the message names the revision that it is at. A region that is
+restored begins its revisions anew: with --epoch a revision from before never matches.`,
 		Example: `  nearside kv put app/flags/dark-mode on
   nearside kv put app/config @config.yaml --cas 42
   openssl rand 32 | nearside kv put app/seed - --cas 0`,
@@ -141,13 +158,17 @@ func (s *session) kvPut(ctx context.Context, key, value string, cas *casFlag) er
 		return err
 	}
 	q := s.query()
-	cas.set(s.cmd, q)
+	if err := cas.set(s.cmd, q); err != nil {
+		return err
+	}
 	var w api.KVWritten
-	if _, err := s.client.send(ctx, http.MethodPut, api.PathKVKey(key), q, b, &w); err != nil {
+	if _, err := s.client.send(ctx, http.MethodPut, api.PathKVKey(key), q, &payload{"application/octet-stream", b}, &w); err != nil {
 		return err
 	}
 	return s.out.print(view{data: w, names: []string{w.Key}, text: func(t *sheet) {
-		t.table(narrow("KEY", "REVISION", "CREATED"), [][]cell{{text(w.Key), revision(w.Revision), revision(w.Created)}})
+		t.table(s.labelled(append(narrow("KEY", "REVISION", "CREATED"), wideOnly("EPOCH")...), [][]cell{{
+			text(w.Key), revision(w.Revision), revision(w.Created), text(w.Epoch.String()),
+		}}))
 	}})
 }
 
@@ -190,11 +211,17 @@ func (a *app) kvDeleteCommand() *cobra.Command {
 				return err
 			}
 			q := s.query()
-			cas.set(s.cmd, q)
-			if _, err := s.client.do(ctx, http.MethodDelete, api.PathKVKey(args[0]), q, nil); err != nil {
+			if err := cas.set(s.cmd, q); err != nil {
 				return err
 			}
-			s.note("deleted %s", args[0])
+			if _, err := s.client.do(ctx, http.MethodDelete, api.PathKVKey(args[0]), q, nil); err != nil {
+				return s.kvMissing(err)
+			}
+			what := args[0]
+			if s.ns != api.DefaultNamespace {
+				what += " of namespace " + string(s.ns)
+			}
+			s.note("deleted %s", what)
 			return nil
 		}),
 	}
@@ -264,12 +291,31 @@ func (s *session) kvList(ctx context.Context, prefix string, values bool, limit 
 		if values {
 			columns = append(columns, narrow("VALUE")...)
 		}
-		t.table(columns, rows)
+		t.table(s.labelled(columns, rows))
 	}
 	if err := s.out.print(v); err != nil {
 		return err
 	}
+	if len(all.Entries) == 0 && !s.out.machine() {
+		if prefix == "" {
+			s.note("no keys in namespace %s", s.ns)
+		} else {
+			s.note("no keys begin with %s in namespace %s", prefix, s.ns)
+		}
+	}
 	return s.checkAge(last.age, "what the node knows of its keys")
+}
+
+// kvMissing says of a "not found" what to do about it here.
+func (s *session) kvMissing(err error) error {
+	var ae *api.Error
+	if !errors.As(err, &ae) || ae.Code != api.CodeKeyNotFound {
+		return err
+	}
+	e := asCLI(err)
+	e.remedy = "\"nearside kv list " + s.nsFlag() + "\""
+	e.remedy = strings.ReplaceAll(e.remedy, " \"", "\"") + " lists the keys; -n names another namespace"
+	return e
 }
 
 // kvQuery starts the query of a list or watch.

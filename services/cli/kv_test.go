@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,17 +94,22 @@ func TestKVPut(t *testing.T) {
 		{[]string{"a/b", "on"}, "", seen{"PUT /v1/kv/a/b", "on"}},
 		{[]string{"a/b", ""}, "", seen{"PUT /v1/kv/a/b", ""}},
 		{[]string{"a/b", "-", "--cas", "0"}, "of stdin\n\xff", seen{"PUT /v1/kv/a/b?cas=0", "of stdin\n\xff"}},
+		{[]string{"a/b", "on", "--cas", "0", "--epoch", "3-0000000000000abc"}, "", seen{"PUT /v1/kv/a/b?cas=0&epoch=3-0000000000000abc", "on"}},
 		{[]string{"a/b", "@" + file, "--cas", "44", "-n", "shop"}, "", seen{"PUT /v1/kv/a/b?cas=44&ns=shop", "of a file\n\x00"}},
 	} {
 		r := runWith(t, node.URL, tc.stdin, append([]string{"kv", "put"}, tc.args...)...)
 		wantCode(t, r, ExitOK)
-		wantText(t, "stdout", r.stdout, "KEY  REVISION  CREATED\na/b  45        40\n")
+		want := "KEY  REVISION  CREATED\na/b  45        40\n"
+		if slices.Contains(tc.args, "shop") {
+			want = "KEY  NS    REVISION  CREATED\na/b  shop  45        40\n"
+		}
+		wantText(t, "stdout", r.stdout, want)
 		if got != tc.want {
 			t.Errorf("%q sent %q", tc.args, got)
 		}
 	}
 	got = seen{}
-	for _, args := range [][]string{{"a/b"}, {"/a", "x"}, {"a", "@" + file + "none"}, {"a", "x", "--cas", "-1"}, {"a", "-"}} {
+	for _, args := range [][]string{{"a/b"}, {"/a", "x"}, {"a", "@" + file + "none"}, {"a", "x", "--cas", "-1"}, {"a", "-"}, {"a", "x", "--epoch", "3-0000000000000abc"}, {"a", "x", "--cas", "3", "--epoch", "3"}} {
 		r := runWith(t, node.URL, strings.Repeat("x", api.MaxKVValueBytes+1), append([]string{"kv", "put"}, args...)...)
 		wantCode(t, r, ExitUsage)
 	}

@@ -35,7 +35,7 @@ link is up, and what runs there. With NAME, show one, and the eviction brake of 
 // regions prints GET /v1/regions.
 func (s *session) regions(ctx context.Context) error {
 	var list api.RegionList
-	if _, err := s.client.get(ctx, api.PathRegions, nil, &list); err != nil {
+	if _, err := s.client.get(ctx, api.PathRegions, s.only(), &list); err != nil {
 		return err
 	}
 	v := view{data: list, lines: []any{}}
@@ -49,12 +49,12 @@ func (s *session) regions(ctx context.Context) error {
 		views = append(views, r.Origin)
 		rows = append(rows, []cell{
 			text(string(r.Region)), ageState(r.State), link(r), age(ageOf(r.Origin)), number(r.Services), number(r.Instances),
-			passingOf(r.Passing, r.Instances), roundTrip(r.RTTMS), text(r.Epoch.String()),
+			passingOf(r.Passing, r.Instances), roundTrip(r.RTTMS), text(r.Epoch.String()), drainedCell(r.Origin),
 			text(strconv.FormatUint(r.Revision, 10)), text(r.Source), text(strings.Join(r.Addresses, ",")),
 		})
 	}
 	v.text = func(t *sheet) {
-		columns := narrow("REGION", "STATE", "LINK", "AGE", "SERVICES", "INSTANCES", "PASSING", "RTT", "EPOCH")
+		columns := narrow("REGION", "STATE", "LINK", "AGE", "SERVICES", "INSTANCES", "PASSING", "RTT", "EPOCH", "DRAINED")
 		t.table(append(columns, wideOnly("REVISION", "SOURCE", "ADDRESSES")...), rows)
 	}
 	if err := s.out.print(v); err != nil {
@@ -76,6 +76,8 @@ func link(r api.RegionInfo) cell {
 	switch {
 	case r.Self:
 		return text("self")
+	case r.Down:
+		return cell{text: "down", paint: red}
 	case r.Link == "unreachable":
 		return cell{text: r.Link, paint: red}
 	}
@@ -88,7 +90,7 @@ func (s *session) region(ctx context.Context, name string) error {
 		return err
 	}
 	var r api.RegionInfo
-	if _, err := s.client.get(ctx, api.PathRegion(api.Region(name)), nil, &r); err != nil {
+	if _, err := s.client.get(ctx, api.PathRegion(api.Region(name)), s.only(), &r); err != nil {
 		return s.didYouMean(ctx, err, "", name)
 	}
 	if err := s.out.print(view{data: r, names: []string{string(r.Region)}, text: func(t *sheet) { s.describeRegion(t, r) }}); err != nil {
@@ -109,8 +111,14 @@ func (s *session) describeRegion(t *sheet, r api.RegionInfo) {
 		{"knowledge", knowledge},
 		{"link", shown(link(r))},
 	}
+	if r.Drained > 0 {
+		pairs = append(pairs, [2]string{"drained", percentText(r.Drained)})
+	}
 	if r.RTTMS > 0 {
 		pairs = append(pairs, [2]string{"round trip", roundTrip(r.RTTMS).text})
+	}
+	if d := r.Verdict; d != nil {
+		pairs = append(pairs, [2]string{"verdict", d.Why}, [2]string{"words", arithmetic(d)})
 	}
 	pairs = append(pairs,
 		[2]string{"services", strconv.Itoa(r.Services)},

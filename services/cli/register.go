@@ -174,22 +174,18 @@ func untilSuperseded(ctx context.Context, r *nearside.Registered, hasProgram boo
 		<-ctx.Done()
 		return nil
 	}
-	const pace = time.Second // the SDK keeps the state and tells nobody
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := r.Err(); errors.Is(err, nearside.ErrSuperseded) {
-				return &cliError{
-					exit: ExitConflict, code: api.CodeStaleIncarnation, err: err,
-					detail: fmt.Sprintf("a newer incarnation of %s is registered", r.ID()),
-					remedy: "it goes on without this one; give another --id to run both",
-				}
-			}
-		}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-r.Done():
+	}
+	if err := r.Err(); !errors.Is(err, nearside.ErrSuperseded) {
+		return err
+	}
+	return &cliError{
+		exit: ExitConflict, code: api.CodeStaleIncarnation, err: nearside.ErrSuperseded,
+		detail: fmt.Sprintf("a newer incarnation of %s is registered", r.ID()),
+		remedy: "it goes on without this one; give another --id to run both",
 	}
 }
 

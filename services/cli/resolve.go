@@ -136,7 +136,7 @@ func resolutionView(res api.Resolution) view {
 		columns = append(columns, wideOnly("KIND", "SHARE")...)
 		columns = append(columns, narrow("WEIGHT", "STATUS", "AGE")...)
 		columns = append(columns, wideOnly("STATE", "RTT", "VERSION", "TAGS")...)
-		t.table(columns, rows)
+		t.table(labelled(res.Namespace, columns, rows))
 	}
 	return v
 }
@@ -153,12 +153,12 @@ func (s *session) verdict(ctx context.Context, res api.Resolution) error {
 	case len(res.Endpoints) == 0:
 		return &cliError{
 			exit: ExitFalse, detail: fmt.Sprintf("no instance of %s: %s", name, reasonText(res.Decision)),
-			remedy: fmt.Sprintf("\"nearside explain %s\" shows who was left out, and why", res.Service),
+			remedy: fmt.Sprintf("\"nearside explain %s%s\" shows who was left out, and why", s.nsFlag(), res.Service),
 		}
 	case res.Decision.Panic:
 		return &cliError{
 			exit: ExitFalse, detail: fmt.Sprintf("no healthy instance of %s; the unhealthy ones are offered for want of better", name),
-			remedy: fmt.Sprintf("\"nearside explain %s\" shows who was left out, and why", res.Service),
+			remedy: fmt.Sprintf("\"nearside explain %s%s\" shows who was left out, and why", s.nsFlag(), res.Service),
 		}
 	}
 	serving := map[api.Region]bool{}

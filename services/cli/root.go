@@ -47,9 +47,9 @@ asked · 10 partial · 130 interrupted.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupQuery, a.servicesCommand(), a.instancesCommand(), a.resolveCommand(), a.explainCommand(),
+	add(groupQuery, a.servicesCommand(), a.instancesCommand(), a.resolveCommand(), a.explainCommand(), a.whatIfCommand(),
 		a.watchCommand(), a.regionsCommand(), a.federationCommand(), a.eventsCommand(), a.checkCommand())
-	add(groupWrite, a.registerCommand(), a.deregisterCommand(), a.snapshotCommand(), a.kvCommand())
+	add(groupWrite, a.registerCommand(), a.deregisterCommand(), a.drainCommand(), a.statusCommand(), a.snapshotCommand(), a.kvCommand(), a.policyCommand(), a.regionCommand())
 	for _, c := range a.siblings {
 		a.addSibling(root, c)
 	}
@@ -102,7 +102,7 @@ func usageErrors(c *cobra.Command) {
 		if words := c.Flags().Args(); isGroup(c) && len(words) > 0 {
 			return unknownCommand(c, words[0])
 		}
-		return usagef(c, "%s", err)
+		return flagError(c, err)
 	})
 	each(c, func(c *cobra.Command) {
 		if isGroup(c) {
@@ -124,6 +124,37 @@ func usageErrors(c *cobra.Command) {
 			}
 		}
 	})
+}
+
+// flagError says what is wrong with a flag in words of ours: the library's end in those of a
+// parser.
+func flagError(c *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		f := value.GetFlag()
+		want := map[string]string{
+			"int": "a whole number", "uint64": "a whole number of 0 or more", "duration": "a time such as 30s or 5m", "bool": "true or false", "float64": "a number",
+		}[f.Value.Type()]
+		if want != "" {
+			return usagef(c, "--%s %q is not %s", f.Name, value.GetValue(), want)
+		}
+	}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		e := usagef(c, "%s", err)
+		var known []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		if near := similar(unknown.GetSpecifiedName(), known); len(near) > 0 && unknown.GetSpecifiedShortnames() == "" {
+			for i := range near {
+				near[i] = "--" + near[i]
+			}
+			e.remedy = "did you mean " + strings.Join(near, " or ") + "?\n" + e.remedy
+		} else if unknown.GetSpecifiedShortnames() != "" {
+			e.remedy = "an argument that begins with a dash comes after --\n" + e.remedy
+		}
+		return e
+	}
+	return usagef(c, "%s", err)
 }
 
 func isGroup(c *cobra.Command) bool {
@@ -183,6 +214,10 @@ func argCount(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
+			// "SERVICE or ID": the first that is not there.
+			if names := strings.Split(what, " or "); len(names) == least {
+				what = names[len(args)]
+			}
 			return usagef(c, "%s is missing", what)
 		case len(args) > most:
 			return usagef(c, "unexpected argument %q", args[most])

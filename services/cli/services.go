@@ -13,8 +13,8 @@ import (
 
 // listFlags filter a service's instances.
 type listFlags struct {
-	region, zone, status, tag string
-	limit                     int
+	region, zone, status, tag, filter string
+	limit                             int
 }
 
 func (f *listFlags) add(c *cobra.Command) {
@@ -23,8 +23,9 @@ func (f *listFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.zone, "zone", "", "only instances of this zone")
 	fs.StringVar(&f.status, "status", "", "only instances of this status")
 	fs.StringVar(&f.tag, "tag", "", "only instances with this tag")
+	fs.StringVar(&f.filter, "filter", "", "only instances that this expression is true of, such as 'Zone == \"a\" and Metadata.team == pay'")
 	fs.IntVar(&f.limit, "limit", 0, "at most this many; 0 = all")
-	withoutEnv(fs, "region", "zone", "status", "tag", "limit")
+	withoutEnv(fs, "region", "zone", "status", "tag", "filter", "limit")
 }
 
 func (a *app) servicesCommand() *cobra.Command {
@@ -44,7 +45,7 @@ instances of one service in the node's region (or in another one, with --region)
 			if len(args) == 1 {
 				return s.instances(ctx, args[0], f)
 			}
-			for _, name := range []string{"region", "zone", "status", "tag", "limit"} {
+			for _, name := range []string{"region", "zone", "status", "tag", "filter", "limit"} {
 				if s.cmd.Flags().Changed(name) {
 					return usagef(s.cmd, "--%s needs the NAME of a service", name)
 				}
@@ -92,7 +93,7 @@ func (s *session) services(ctx context.Context) error {
 		})
 	}
 	v.text = func(t *sheet) {
-		t.table(narrow("NAME", "INSTANCES", "PASSING", "WARNING", "STARTING", "DRAINING", "CRITICAL", "REGIONS"), rows)
+		t.table(s.labelled(narrow("NAME", "INSTANCES", "PASSING", "WARNING", "STARTING", "DRAINING", "CRITICAL", "REGIONS"), rows))
 	}
 	if err := s.out.print(v); err != nil {
 		return err
@@ -151,7 +152,7 @@ func (s *session) instances(ctx context.Context, service string, f listFlags) er
 		columns = append(columns, wideOnly("TAGS", "TTL", "INCARNATION", "REVISION")...)
 		columns = append(columns, narrow("STATUS")...)
 		columns = append(columns, wideOnly("NOTE")...)
-		t.table(columns, rows)
+		t.table(s.labelled(columns, rows))
 	}
 	if err := s.out.print(v); err != nil {
 		return err
@@ -159,7 +160,7 @@ func (s *session) instances(ctx context.Context, service string, f listFlags) er
 	if !s.out.machine() {
 		switch {
 		case len(list.Instances) == 0:
-			s.note("%s has no such instance of %s; \"nearside resolve %s\" says where calls go", orHere(list.Region), service, service)
+			s.note("%s has no such instance of %s; \"nearside resolve %s%s\" says where calls go", orHere(list.Region), service, s.nsFlag(), service)
 		case !list.Complete && f.limit == 0:
 			s.note("these are the instances that %s tells other regions about; it has more", orHere(list.Region))
 		}
@@ -178,7 +179,7 @@ func heartbeat(ttl api.Duration) string {
 // allInstances follows the cursors until all pages are there, or f.limit instances.
 func (s *session) allInstances(ctx context.Context, service api.ServiceName, f listFlags) (api.InstanceList, answer, error) {
 	q := s.query()
-	for name, value := range map[string]string{"region": f.region, "zone": f.zone, "status": f.status, "tag": f.tag} {
+	for name, value := range map[string]string{"region": f.region, "zone": f.zone, "status": f.status, "tag": f.tag, "filter": f.filter} {
 		if value != "" {
 			q.Set(name, value)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,32 @@ func (s *session) query() url.Values {
 	return q
 }
 
+// only starts the query of a request about the whole region that a namespace may narrow: it
+// does when one is named.
+func (s *session) only() url.Values {
+	q := s.query()
+	if s.cmd.Flags().Changed("ns") {
+		q.Set("ns", string(s.ns))
+	}
+	return q
+}
+
+// labelled adds the namespace to a table, behind the names, when it is not the default one.
+func (s *session) labelled(columns []column, rows [][]cell) ([]column, [][]cell) {
+	return labelled(s.ns, columns, rows)
+}
+
+func labelled(ns api.Namespace, columns []column, rows [][]cell) ([]column, [][]cell) {
+	if ns == api.DefaultNamespace || ns == "" {
+		return columns, rows
+	}
+	out := make([][]cell, len(rows))
+	for i, row := range rows {
+		out[i] = slices.Insert(slices.Clone(row), 1, text(string(ns)))
+	}
+	return slices.Insert(slices.Clone(columns), 1, narrow("NS")...), out
+}
+
 // note writes a message to stderr.
 func (s *session) note(format string, args ...any) {
 	fmt.Fprintln(s.stderr, indented(fmt.Sprintf(format, args...)))
@@ -123,6 +150,14 @@ func (a *app) completeServices(c *cobra.Command, args []string, _ string) ([]str
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return a.complete(c, (*session).serviceNames), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeInstances completes a service and then the id of one of its instances.
+func (a *app) completeInstances(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	if len(args) != 1 || checkService(args[0]) != nil {
+		return a.completeServices(c, args, word)
+	}
+	return a.complete(c, func(s *session, ctx context.Context) []string { return s.instanceIDs(ctx, args[0]) }), cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) completeRegions(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -222,7 +222,7 @@ func (s *session) snapshotView(info records.Info, res *backup.Result) view {
 // snapshotError gives the errors of files and directories their exit codes.
 func snapshotError(err error) error {
 	switch {
-	case errors.Is(err, backup.ErrNotEmpty), errors.Is(err, backup.ErrWrongRegion):
+	case errors.Is(err, backup.ErrNotEmpty), errors.Is(err, backup.ErrBusy), errors.Is(err, backup.ErrWrongRegion):
 		return &cliError{exit: ExitConflict, detail: err.Error(), err: err}
 	case errors.Is(err, records.ErrDamaged):
 		return &cliError{exit: ExitError, detail: err.Error(), remedy: "take another file: nothing was changed", err: err}

@@ -38,6 +38,29 @@ func (s *session) didYouMean(ctx context.Context, err error, service, region str
 	default:
 		return err
 	}
+	return withHints(err, name, known)
+}
+
+// didYouMeanInstance is didYouMean for an instance that is to be changed. What the registry
+// says then is for the program itself, so it is left out where there is something better.
+func (s *session) didYouMeanInstance(ctx context.Context, err error, service, id string) error {
+	var ae *api.Error
+	if !errors.As(err, &ae) || ae.Code != api.CodeInstanceNotFound {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, suggestBudget)
+	defer cancel()
+	plain := asCLI(err)
+	plain.remedy = "\"nearside instances " + s.nsFlag() + service + "\" lists those that are there"
+	if ids := s.instanceIDs(ctx, service); len(ids) > 0 {
+		return withHints(plain, id, ids)
+	}
+	plain.remedy = "\"nearside services\" lists the services of the namespace " + string(s.ns)
+	return withHints(plain, service, s.serviceNames(ctx))
+}
+
+// withHints adds what was probably meant by name to err.
+func withHints(err error, name string, known []string) error {
 	if name == "" || len(known) == 0 {
 		return err
 	}
@@ -54,6 +77,18 @@ func (s *session) didYouMean(ctx context.Context, err error, service, region str
 	e := asCLI(err)
 	e.remedy = strings.TrimSpace(strings.Join(hints, " ") + "\n" + e.remedy)
 	return e
+}
+
+func (s *session) instanceIDs(ctx context.Context, service string) []string {
+	list, _, err := s.allInstances(ctx, api.ServiceName(service), listFlags{limit: api.MaxListLimit})
+	if err != nil {
+		return nil
+	}
+	ids := make([]string, 0, len(list.Instances))
+	for _, in := range list.Instances {
+		ids = append(ids, string(in.ID))
+	}
+	return ids
 }
 
 func (s *session) serviceNames(ctx context.Context) []string {

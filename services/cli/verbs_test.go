@@ -63,9 +63,9 @@ would change if:
   - 1 more of zone a fails: us-east
 `},
 		{"regions", `
-REGION   STATE    LINK         AGE  SERVICES  INSTANCES  PASSING  RTT   EPOCH
-eu-west  fresh    self         0s   2         3          3        -     1-00000000000000a1
-us-east  suspect  unreachable  41s  5         12         9        76ms  3-00000000000000b2
+REGION   STATE    LINK         AGE  SERVICES  INSTANCES  PASSING  RTT   EPOCH               DRAINED
+eu-west  fresh    self         0s   2         3          3        -     1-00000000000000a1  -
+us-east  suspect  unreachable  41s  5         12         9        76ms  3-00000000000000b2  -
 `},
 		{"regions eu-west", `
 region      eu-west
@@ -79,8 +79,12 @@ protection  off: all heartbeats arrive
 heartbeats  0 of 3 overdue; 0 timed out in the last 1m0s, at most 1 (15%) may
 `},
 		{"federation status", `
-PEER     STATE        SINCE  AGE  BEHIND  RTT   SERVICES  LAST-ERROR
-us-east  unreachable  40s    41s  2       76ms  5         connection refused
+PEER     LINK         SINCE  STATE    AGE  BEHIND  HEARS-US       RTT   SERVICES  LAST-ERROR
+us-east  unreachable  40s    suspect  41s  2/1.5s  suspect/1m10s  76ms  5         connection refused
+`},
+		{"federation lag", `
+ORIGIN   STATE    LINK         AGE  REV-GAP  WAITS  CANARY      P50   P99    BACK   RTT   VIA
+us-east  suspect  unreachable  41s  2        1.5s   silent/40s  80ms  120ms  130ms  76ms  -
 `},
 		{"check ready", "OK: eu-west/n1 is ready (catalog, store)\n"},
 	} {
@@ -111,6 +115,9 @@ func TestJSONIsTheAPIsShape(t *testing.T) {
 		"regions":                         regionList,
 		"regions eu-west":                 regionList.Regions[0],
 		"federation status":               federationInfo,
+		"federation lag":                  federationInfo.Links,
+		"federation verify us-east":       verified,
+		"federation verify":               []api.Verification{verified},
 		"check ready":                     ready,
 	} {
 		t.Run(args, func(t *testing.T) {
@@ -184,6 +191,19 @@ func TestDeregister(t *testing.T) {
 	wantCode(t, r, ExitOK)
 	wantText(t, "stdout", r.stdout, "")
 	wantText(t, "stderr", r.stderr, "deregistered orders/o-1\n")
+}
+
+// A whole service is removed on purpose only: by its name, and the word --all.
+func TestDeregisterAll(t *testing.T) {
+	node := newNode(t, map[string]reply{
+		"DELETE /v1/services/orders?ns=shop": {body: api.ServiceRemoved{Namespace: "shop", Service: "orders", Removed: 3, Revision: 9}},
+	})
+	r := run(t, node.URL, "deregister", "--all", "orders", "-n", "shop")
+	wantCode(t, r, ExitOK)
+	wantText(t, "stderr", r.stderr, "removed 3 instances of shop/orders\n")
+	wantCode(t, run(t, node.URL, "deregister", "orders"), ExitUsage)
+	wantCode(t, run(t, node.URL, "deregister", "--all", "orders", "orders-1"), ExitUsage)
+	wantCode(t, run(t, node.URL, "deregister", "--all", "orders", "--incarnation", "3"), ExitUsage)
 }
 
 func TestVersion(t *testing.T) {

@@ -20,6 +20,7 @@ type versionInfo struct {
 	Revision string `json:"revision,omitempty"` // of the source
 	Time     string `json:"time,omitempty"`     // of that revision, RFC 3339
 	Modified bool   `json:"modified,omitempty"` // built from a changed tree
+	Tags     string `json:"tags,omitempty"`     // of the build; a release has none
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -51,6 +52,9 @@ func (a *app) versionCommand() *cobra.Command {
 				if info.Time != "" {
 					pairs = append(pairs, [2]string{"  time", info.Time})
 				}
+				if info.Tags != "" {
+					pairs = append(pairs, [2]string{"  build tags", info.Tags + " (not a release)"})
+				}
 				t.pairs(pairs)
 			}})
 		},
@@ -71,6 +75,8 @@ func buildVersion() versionInfo {
 			info.Time = s.Value
 		case "vcs.modified":
 			info.Modified = s.Value == "true"
+		case "-tags":
+			info.Tags = s.Value
 		}
 	}
 	return info

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,17 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nearside/nearside/sdk/api"
 )
-
-// watchSilence is how long a stream may be silent before it counts as broken: a node sends
-// a bookmark every api.BookmarkInterval.
-const watchSilence = 3 * api.BookmarkInterval
 
 func (a *app) watchCommand() *cobra.Command {
 	var from string
@@ -62,112 +56,15 @@ func (s *session) watch(ctx context.Context, services []string, from string, far
 	return s.followAll(ctx, api.PathWatch, q, from)
 }
 
-// followAll follows a stream of frames and takes it up again where it broke, until ctx ends.
+// followAll follows a stream of frames of the API.
 func (s *session) followAll(ctx context.Context, path string, q url.Values, from string) error {
-	switch s.out.format {
-	case formatTable, formatWide, formatJSON, formatJSONL:
-	default:
-		return usagef(s.cmd, "watch has no -o %s: use table, json or jsonl", s.out.format)
+	if _, err := api.ParseVersion(from); err != nil {
+		return usagef(s.cmd, "--since %q is not a version: give the id of an earlier frame, REGION/EPOCH/REVISION", from)
 	}
-	const pause = time.Second
-	for {
-		last, err := s.follow(ctx, path, q, from)
-		if last != "" {
-			from = last
-		}
-		var no *api.Error
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &no) && !no.Code.Retryable(), errors.As(err, new(*writeError)), last == "" && from == "":
-			return fmt.Errorf("the watch broke: %w", err) // by an answer, or before it worked
-		}
-		s.note("the stream broke (%s); going on in %s", asCLI(err).Error(), pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
-}
-
-// writeError says that stdout is gone, which no new stream cures.
-type writeError struct{ error }
-
-// follow reads one stream and returns the last version that it can be taken up from.
-func (s *session) follow(ctx context.Context, path string, q url.Values, from string) (string, error) {
 	if from != "" {
 		q.Set("from", from)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	body, err := s.client.stream(ctx, path, q)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	var silent atomic.Bool
-	silence := time.AfterFunc(watchSilence, func() { silent.Store(true); cancel() })
-	defer silence.Stop()
-
-	last := ""
-	err = readEvents(body, func(e event) error {
-		silence.Reset(watchSilence)
-		if err := s.printFrame(e); err != nil {
-			return err
-		}
-		if e.id != "" {
-			last = e.id
-		}
-		return nil
-	})
-	switch {
-	case silent.Load():
-		err = fmt.Errorf("%s of silence", watchSilence)
-	case err == nil:
-		err = errors.New("it ended")
-	}
-	return last, err
-}
-
-// event is one server-sent event.
-type event struct {
-	name, id string
-	data     []byte
-}
-
-// readEvents reads server-sent events until the stream ends or f fails. A comment counts as
-// an event without a name.
-func readEvents(r io.Reader, f func(event) error) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), 8<<20)
-	var e event
-	for lines.Scan() {
-		line := lines.Bytes()
-		if len(line) == 0 {
-			if err := f(e); err != nil {
-				return err
-			}
-			e = event{}
-			continue
-		}
-		field, value, _ := bytes.Cut(line, []byte(":"))
-		value = bytes.TrimPrefix(value, []byte(" "))
-		switch string(field) {
-		case "event":
-			e.name = string(value)
-		case "id":
-			e.id = string(value)
-		case "data":
-			if e.data != nil {
-				e.data = append(e.data, '\n')
-			}
-			e.data = append(e.data, value...)
-		}
-	}
-	return lines.Err()
+	return s.follow(ctx, stream{what: "watch", path: path, query: q, resume: "from", show: s.printFrame})
 }
 
 func (s *session) printFrame(e event) error {

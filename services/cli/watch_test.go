@@ -24,6 +24,7 @@ func sse(w http.ResponseWriter, f api.Frame, id string) {
 
 // A stream that breaks is taken up where it broke; Ctrl-C ends the watch with 130.
 func TestWatchGoesOnWhereItBroke(t *testing.T) {
+	t.Parallel() // it waits for a second or two, as the program does
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	one := instanceList.Instances[0]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/services/child"
+	"github.com/nearside/nearside/services/readyfile"
 )
 
 // Config of a demo run.
@@ -247,12 +248,5 @@ func (w *world) writeReady(path string) error {
 		p.mu.Unlock()
 		doc.Regions[p.region] = r
 	}
-	b, err := json.MarshalIndent(doc, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("ready file %s: %w", path, err)
-	}
-	return nil
+	return readyfile.Write(path, doc)
 }

@@ -1,31 +1,54 @@
 package node
 
 import (
-	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nearside/nearside/region/store/etcdchild"
 )
 
-// Commands returns the verbs that run a node: server and dev.
-func Commands() []*cobra.Command { return []*cobra.Command{serverCommand(), devCommand()} }
+// Commands returns the verbs that run a node: server and dev, and the hidden one of the
+// process that they keep their records in. version is the program's, for the ready file and the event log.
+func Commands(version string) []*cobra.Command {
+	return []*cobra.Command{serverCommand(version), devCommand(version), memberCommand()}
+}
 
-func serverCommand() *cobra.Command {
+func memberCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    etcdchild.Verb,
+		Short:  "Keep a node's records; nearside server starts it and tells it what to do",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return etcdchild.Main(cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+}
+
+func serverCommand(version string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run a node of a region's registry",
 		Long: `Run a node of a region's registry: the API, the store (etcd, embedded) and the link to
-other regions, in one process.
+other regions. The store is a second process of this program, which this one starts, watches
+and ends; when it dies, everything is answered from memory until it is back.
 
 Every setting is a flag, an environment variable NEARSIDE_<FLAG>, or a key of the YAML
 file given with --config; a flag wins over the environment, which wins over the file.
+
+With --roles federation it is no node, but the region's link to other regions as a process of
+its own: it follows the nodes at --region-url, and nodes with --roles region learn of other
+regions from it by --federation-url.
 
 Without --dev the API asks for the token in DATA-DIR/token (made at first start), and
 nothing listens beyond this machine without TLS.`,
 		Example: `  nearside server --dev --region us-east
   nearside server --dev --region us-east --http-addr 127.0.0.1:7400 --federation-addr 127.0.0.1:7402 \
       --peer eu-west=http://127.0.0.1:7502 --data-dir ./us-east
-  nearside server --config /etc/nearside/nearside.yaml`,
+  nearside server --config /etc/nearside/nearside.yaml
+  nearside server --dev --region us-east --roles federation --region-url http://127.0.0.1:7400 \
+      --http-addr 127.0.0.1:7410 --federation-addr 127.0.0.1:7402 --peer eu-west=http://127.0.0.1:7502`,
 		Args: cobra.NoArgs,
 	}
 	s := newSettings(cmd.Flags())
@@ -34,16 +57,13 @@ nothing listens beyond this machine without TLS.`,
 		if err != nil {
 			return err
 		}
-		err = Run(cmd.Context(), cfg, cmd.ErrOrStderr())
-		if errors.Is(err, ErrRestart) && cmd.Context().Err() == nil {
-			return errors.Join(err, restart())
-		}
-		return err
+		cfg.Version = version
+		return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 	}
 	return cmd
 }
 
-func devCommand() *cobra.Command {
+func devCommand(version string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run one region for development: nothing is kept",
@@ -75,6 +95,7 @@ thrown away at the end. The same as nearside server --dev with a temporary data 
 		if err != nil {
 			return err
 		}
+		cfg.Version = version
 		return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 	}
 	return cmd

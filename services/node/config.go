@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nearside/nearside/sdk/api"
 )
@@ -28,17 +29,32 @@ type Config struct {
 	Zone      api.Zone
 	Node      string // name of this node within the region; default REGION-1
 	DataDir   string // default /var/lib/nearside, with Dev ./nearside-data/REGION
+	Version   string // of the program, for the ready file and the event log; default the module's
 	Roles     []string
 	Advertise string // host that others reach this node at
 
 	HTTPAddr, FederationAddr string
+	// EtcdPeerAddr is where the node's etcd listens for those of the other nodes of Cluster;
+	// default: the port of this node's entry there.
+	EtcdPeerAddr string
 	// Doors that later versions open; accepted so that one configuration serves both.
-	GRPCAddr, DNSAddr, EtcdPeerAddr, ConsulAddr, EurekaAddr string
+	GRPCAddr, DNSAddr, ConsulAddr, EurekaAddr string
 
 	Peers map[api.Region][]string // federation base URLs of other regions
 
-	Cluster       []string // not in this version
-	EtcdEndpoints []string // not in this version
+	// RegionURLs are base URLs of the API of this region's nodes, for a federation that runs as a
+	// process of its own (Roles has no "region").
+	RegionURLs []string
+	// FederationURLs are base URLs of such a process, for a node without the role federation.
+	FederationURLs []string
+
+	// Cluster names every node of the region, this one too, as NODE=HOST:PORT of its etcd peer
+	// address; none = the node is alone, or its store is elsewhere.
+	Cluster []string
+	peers   map[string]string // Cluster, read
+
+	EtcdEndpoints             []string // base URLs of an external etcd; none = the node brings its own
+	EtcdCA, EtcdCert, EtcdKey string   // PEM files for it
 
 	Dev            bool // no TLS, no tokens, loopback only
 	DevAllowRemote bool
@@ -55,6 +71,22 @@ type Config struct {
 	// never allowed. Loopback needs Dev or a network of its own here.
 	CheckAllowCIDR []string
 
+	// TestCompactEvery and TestHistory make history short, for tests of whoever follows it:
+	// the store forgets it this often, and that many changes are kept for watches. 0 = as
+	// in production. Their flags are hidden.
+	TestCompactEvery time.Duration
+	TestHistory      int
+	// TestMaxWatches is how many watches a node bears, for tests of whoever is refused one; 0 =
+	// as in production. Its flag is hidden.
+	TestMaxWatches int
+
+	// StopDelay is how long a node that was told to stop goes on serving while it says that it
+	// is not ready, so that what sends it newcomers looks elsewhere first; 0 to a minute.
+	StopDelay time.Duration
+
+	// certificateLook, set by tests, is how often the certificate files are read; 0 = 10 s.
+	certificateLook time.Duration
+
 	ReadyFile string
 	LogLevel  string
 	LogFormat string
@@ -68,6 +100,7 @@ const (
 	DefaultEtcdPeerAddr   = ":7403"
 	DefaultDNSAddr        = ":7453"
 	DefaultDataDir        = "/var/lib/nearside"
+	DefaultStopDelay      = time.Second // with --dev none
 )
 
 // UsageError is a configuration that cannot be run: what is wrong, and the remedy.
@@ -94,6 +127,10 @@ func usage(remedy, format string, args ...any) error {
 // Federated reports whether the node links its region to others.
 func (c *Config) Federated() bool { return slices.Contains(c.Roles, "federation") }
 
+// Regional reports whether the node is one of its region's registry; otherwise it is a federation
+// that follows them.
+func (c *Config) Regional() bool { return slices.Contains(c.Roles, "region") }
+
 // Normalize fills in defaults and refuses what cannot work, with a UsageError.
 func (c *Config) Normalize() error {
 	if c.Region == "" {
@@ -105,25 +142,28 @@ func (c *Config) Normalize() error {
 	if err := api.CheckZone(string(c.Zone)); err != nil {
 		return asUsage("--zone", err)
 	}
-	if c.Node == "" {
-		c.Node = string(c.Region) + "-1"
-	}
-	if !api.ValidLabel(c.Node) {
-		return usage("use 1 to 63 of a-z, 0-9 and '-'", "--node: %s is not a valid name", api.Quote(c.Node))
-	}
 	if err := c.normalizeRoles(); err != nil {
 		return err
 	}
-	if len(c.Cluster) > 0 {
-		return usage("run one node per region for now", "--cluster: regions of several nodes are not in this version")
+	if c.Node == "" {
+		c.Node = string(c.Region) + "-1"
+		if !c.Regional() {
+			c.Node = string(c.Region) + "-federation"
+		}
 	}
-	if len(c.EtcdEndpoints) > 0 {
-		return usage("leave it out: the node brings its own etcd", "--etcd-endpoints: an external etcd is not in this version")
+	if !api.ValidLabel(c.Node) {
+		return usage("use 1 to 63 of a-z, 0-9 and '-'", "--node: %s is not a valid name", api.Quote(c.Node))
 	}
 	if c.DataDir == "" {
 		c.DataDir = DefaultDataDir
 		if c.Dev {
 			c.DataDir = "nearside-data/" + string(c.Region)
+			if len(c.Cluster) > 0 {
+				c.DataDir += "/" + c.Node // its nodes may share the machine
+			}
+		}
+		if !c.Regional() {
+			c.DataDir += "-federation" // beside a node on the same machine
 		}
 	}
 	if c.DevAllowRemote && !c.Dev {
@@ -135,20 +175,41 @@ func (c *Config) Normalize() error {
 	if err := c.normalizePeers(); err != nil {
 		return err
 	}
+	if err := c.normalizeBeside(); err != nil {
+		return err
+	}
+	if err := c.normalizeNear(); err != nil {
+		return err
+	}
 	if err := c.secureFederation(); err != nil {
 		return err
 	}
 	if err := c.normalizeAddrs(); err != nil {
 		return err
 	}
+	if err := c.normalizeCluster(); err != nil {
+		return err
+	}
+	if err := c.normalizeExternal(); err != nil {
+		return err
+	}
+	if err := c.normalizeNodes(); err != nil {
+		return err
+	}
 	if _, err := c.checkNetworks(); err != nil {
 		return err
+	}
+	if c.TestCompactEvery < 0 || c.TestHistory < 0 || c.TestMaxWatches < 0 || !c.Dev && (c.TestCompactEvery > 0 || c.TestHistory > 0 || c.TestMaxWatches > 0) {
+		return usage("leave them out", "--test-compact-every, --test-history and --test-max-watches are for tests, with --dev, and not below 0")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return usage("give both", "--tls-cert and --tls-key belong together")
 	}
 	if c.TLSCA != "" && c.TLSCert == "" {
 		return usage("add --tls-cert and --tls-key", "--tls-ca needs a certificate of this node")
+	}
+	if c.StopDelay < 0 || c.StopDelay > time.Minute {
+		return usage("use 0s to 1m", "--stop-delay: %s is out of range", c.StopDelay)
 	}
 	switch c.LogFormat {
 	case "":
@@ -171,9 +232,16 @@ func (c *Config) secureFederation() error {
 	if c.Dev || !c.Federated() || c.TLSCert != "" && c.TLSCA != "" {
 		return nil
 	}
-	if len(c.Peers) > 0 {
+	why := ""
+	switch {
+	case !c.Regional():
+		why = "--roles federation"
+	case len(c.Peers) > 0:
+		why = "--peer"
+	}
+	if why != "" {
 		return usage("add --tls-cert, --tls-key and --tls-ca, or try things out with --dev",
-			"--peer: regions prove to each other who they are by certificates, and none is given")
+			"%s: regions prove to each other who they are by certificates, and none is given", why)
 	}
 	c.Roles = slices.DeleteFunc(slices.Clone(c.Roles), func(r string) bool { return r == "federation" })
 	return nil
@@ -185,11 +253,8 @@ func (c *Config) normalizeRoles() error {
 	}
 	for _, r := range c.Roles {
 		if r != "region" && r != "federation" {
-			return usage("use region, or region,federation", "--roles: %s is not a role", api.Quote(r))
+			return usage("use region, or federation, or region,federation", "--roles: %s is not a role", api.Quote(r))
 		}
-	}
-	if !slices.Contains(c.Roles, "region") {
-		return usage("use --roles region,federation", "--roles: a federation on its own is not in this version")
 	}
 	if !c.Federated() && len(c.Peers) > 0 {
 		return usage("add the role federation, or drop --peer", "--peer is given, but --roles leaves the federation out")

@@ -68,6 +68,9 @@ func TestTheReferenceFileIsComplete(t *testing.T) {
 	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	newSettings(flags)
 	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return // for tests only
+		}
 		if f.Name == "config" || strings.Contains(f.Usage, "not in this version") {
 			return
 		}
@@ -97,10 +100,44 @@ func TestWrongConfigurationsAreNamed(t *testing.T) {
 		{"bad zone", nil, []string{"--dev", "--region", "eu", "--zone", "a_b"}, "--zone"},
 		{"bad node", nil, []string{"--dev", "--region", "eu", "--node", "-"}, "--node"},
 		{"bad role", nil, []string{"--dev", "--region", "eu", "--roles", "king"}, "not a role"},
-		{"federation alone", nil, []string{"--dev", "--region", "eu", "--roles", "federation"}, "not in this version"},
+		{"federation alone", nil, []string{"--dev", "--region", "eu", "--roles", "federation"}, "follows the nodes of its region, and none is given"},
+		{"a federation URL for a federation", nil, []string{"--dev", "--region", "eu", "--federation-url", "http://127.0.0.1:1"}, "--roles names it"},
+		{"a federation URL for the federation's process", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "http://127.0.0.1:1", "--federation-url", "http://127.0.0.1:1"}, "--roles names it"},
+		{"not a federation URL", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--federation-url", "127.0.0.1:7402"}, "not a base URL"},
+		{"a federation URL twice", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--federation-url", "http://127.0.0.1:1,http://127.0.0.1:1"}, "named twice"},
+		{"a federation URL with TLS in dev", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--federation-url", "https://127.0.0.1:1"}, "--dev has none"},
+		{"a federation URL in plain text", nil, []string{"--region", "eu", "--roles", "region", "--http-addr", "127.0.0.1:1", "--federation-url", "http://127.0.0.1:1"}, "would not prove"},
+		{"a federation URL without certificates", nil, []string{"--region", "eu", "--roles", "region", "--http-addr", "127.0.0.1:1", "--federation-url", "https://127.0.0.1:1"}, "prove to each other"},
+		{"a region URL for a node", nil, []string{"--dev", "--region", "eu", "--region-url", "http://127.0.0.1:1"}, "this is one of those nodes"},
+		{"a region URL for a node without federation", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--region-url", "http://127.0.0.1:1"}, "this is one of those nodes"},
+		{"not a region URL", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "127.0.0.1:7400"}, "--region-url: \"127.0.0.1:7400\" is not a base URL"},
+		{"a path in a region URL", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "http://127.0.0.1:7400/v1"}, "not a base URL"},
+		{"a region URL twice", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "http://127.0.0.1:1,http://127.0.0.1:1"}, "named twice"},
+		{"TLS in a region without", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "https://127.0.0.1:1"}, "--dev has none"},
+		{"a cluster of no region", nil, []string{"--dev", "--region", "eu", "--roles", "federation", "--region-url", "http://127.0.0.1:1", "--cluster", "a=127.0.0.1:1"}, "--roles leaves the region out"},
+		{"a federation without certificates", nil, []string{"--region", "eu", "--roles", "federation", "--region-url", "http://127.0.0.1:1", "--token-file", "x", "--http-addr", "127.0.0.1:1"}, "--roles federation: regions prove to each other"},
+		{"a federation without a token", nil, []string{"--region", "eu", "--roles", "federation", "--region-url", "https://h:1", "--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x"}, "the region's nodes answer only who shows their token"},
+		{"a token in plain text", nil, []string{"--region", "eu", "--roles", "federation", "--region-url", "http://192.0.2.1:1", "--token-file", "x", "--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x"}, "would send the token"},
 		{"peers without federation", nil, []string{"--dev", "--region", "eu", "--roles", "region", "--peer", "us=http://127.0.0.1:1"}, "--roles leaves the federation out"},
-		{"cluster", nil, []string{"--dev", "--region", "eu", "--cluster", "a=b:1"}, "not in this version"},
-		{"external etcd", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "http://127.0.0.1:2379"}, "not in this version"},
+		{"not in the cluster", nil, []string{"--dev", "--region", "eu", "--cluster", "a=127.0.0.1:1"}, "this node, eu-1, is not in it"},
+		{"two nodes", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1,b=127.0.0.1:2"}, "names 2 nodes"},
+		{"seven nodes", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1,b=127.0.0.1:2,c=127.0.0.1:3,d=127.0.0.1:4,e=127.0.0.1:5,f=127.0.0.1:6,g=127.0.0.1:7"}, "names 7 nodes"},
+		{"a node twice", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1", "--cluster", "a=127.0.0.1:2"}, "named twice"},
+		{"an address twice", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1,b=127.0.0.1:1,c=127.0.0.1:3"}, "have the same address"},
+		{"a port of its own choice", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:0"}, "not one of 1 to 65535"},
+		{"every address", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=0.0.0.0:7403"}, "none that others could dial"},
+		{"no peer address", nil, []string{"--dev", "--region", "eu", "--cluster", "a"}, "not NODE=HOST:PORT"},
+		{"another port", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1", "--etcd-peer-addr", ":0"}, "tells the others port 1"},
+		{"a name to listen on", nil, []string{"--dev", "--dev-allow-remote", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1", "--etcd-peer-addr", "here:1"}, "an IP address"},
+		{"remote peers without TLS", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1,b=192.0.2.1:2,c=127.0.0.1:3"}, "on this machine only"},
+		{"a cluster without certificates", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--node", "a", "--etcd-peer-addr", "127.0.0.1:7", "--cluster", "a=127.0.0.1:7"}, "prove to each other"},
+		{"two kinds of store", nil, []string{"--dev", "--region", "eu", "--node", "a", "--cluster", "a=127.0.0.1:1", "--etcd-endpoints", "http://127.0.0.1:2379"}, "both given"},
+		{"remote etcd without TLS", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "http://192.0.2.1:2379"}, "without TLS"},
+		{"not an endpoint", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "127.0.0.1:2379"}, "not a base URL"},
+		{"no etcd port", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "https://etcd"}, "has no port"},
+		{"mixed endpoints", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "https://127.0.0.1:1,http://127.0.0.1:2"}, "some are https"},
+		{"a CA for nothing", nil, []string{"--dev", "--region", "eu", "--etcd-ca", "x"}, "for an external etcd"},
+		{"half a certificate", nil, []string{"--dev", "--region", "eu", "--etcd-endpoints", "https://127.0.0.1:1", "--etcd-cert", "x"}, "belong together"},
 		{"not an address", nil, []string{"--dev", "--region", "eu", "--http-addr", "7400"}, "not HOST:PORT"},
 		{"not a port", nil, []string{"--dev", "--region", "eu", "--dns-addr", "127.0.0.1:dns"}, "out of range"},
 		{"same address", nil, []string{"--dev", "--region", "eu", "--http-addr", "127.0.0.1:7402"}, "different ports"},

@@ -48,6 +48,13 @@ func (n *node) tellLink(c mesh.LinkChange) {
 	n.registry.Record(e)
 }
 
+// tellNotice records another change of what is known of another region.
+func (n *node) tellNotice(c mesh.Notice) {
+	n.registry.Record(api.Event{
+		Kind: c.Kind, Subject: string(c.Region), Actor: actor, Detail: c.Detail, Cause: api.EventCause{Kind: c.Cause},
+	})
+}
+
 func closeEvents(l *events.Log, log *slog.Logger) {
 	if err := l.Close(); err != nil {
 		log.Warn("the event log was not closed in good order", "cause", err)

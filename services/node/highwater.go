@@ -36,5 +36,5 @@ func (h highWater) Load() (api.Version, error) {
 }
 
 func (h highWater) Save(v api.Version) error {
-	return renameio.WriteFile(string(h), []byte(v.String()+"\n"), 0o600)
+	return renameio.WriteFile(string(h), []byte(v.String()+"\n"), 0o600, renameio.WithTempDir(filepath.Dir(string(h))))
 }

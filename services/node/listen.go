@@ -8,11 +8,18 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
+
+// deadAfter is how long a peer may acknowledge nothing before its connection is given up.
+const deadAfter = 10 * time.Second
 
 // listen binds one address and says clearly why it cannot.
 func listen(ctx context.Context, flag, addr string, tlsConfig *tls.Config) (net.Listener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{
+		Control:         giveUpUnacknowledged,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deadAfter, Interval: deadAfter / 3, Count: 3},
+	}
 	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:

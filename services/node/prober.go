@@ -3,6 +3,7 @@ package node
 import (
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/nearside/nearside/region/liveness/check"
 	"github.com/nearside/nearside/region/liveness/check/probe"
@@ -25,10 +26,19 @@ func (c *Config) checkNetworks() ([]netip.Prefix, error) {
 // prober makes what runs the health checks of instances. They may not reach the node's
 // own listeners: what it tells this machine alone is not for whoever registers.
 func (c *Config) prober(listeners ...net.Listener) (*probe.Prober, error) {
+	g, err := c.guard(listeners...)
+	if err != nil {
+		return nil, err
+	}
+	return probe.New(probe.Config{Guard: g}), nil
+}
+
+// guard says what this node may connect to on the word of others.
+func (c *Config) guard(listeners ...net.Listener) (check.Guard, error) {
 	g := check.Guard{AllowLoopback: c.Dev}
 	var err error
 	if g.Allow, err = c.checkNetworks(); err != nil {
-		return nil, err
+		return g, err
 	}
 	for _, p := range g.Allow {
 		g.AllowLoopback = g.AllowLoopback || p.Addr().IsLoopback()
@@ -42,9 +52,20 @@ func (c *Config) prober(listeners ...net.Listener) (*probe.Prober, error) {
 			g.Own = append(g.Own, netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()))
 		}
 	}
+	if len(c.peers) > 0 {
+		addr := c.EtcdPeerAddr
+		if strings.HasPrefix(addr, ":") {
+			addr = "[::]" + addr // as listeners say it
+		}
+		ap, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return g, err
+		}
+		g.Own = append(g.Own, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return nil, err
+		return g, err
 	}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
@@ -53,5 +74,5 @@ func (c *Config) prober(listeners ...net.Listener) (*probe.Prober, error) {
 			}
 		}
 	}
-	return probe.New(probe.Config{Guard: g}), nil
+	return g, nil
 }

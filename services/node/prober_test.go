@@ -37,6 +37,9 @@ func TestProberOfANode(t *testing.T) {
 		{"loopback by network", Config{CheckAllowCIDR: []string{"127.0.0.0/8"}}, "127.0.0.1", own + 1, true},
 		{"other networks", Config{CheckAllowCIDR: []string{"10.0.0.0/8"}}, "127.0.0.1", own + 1, false},
 		{"not in the networks", Config{CheckAllowCIDR: []string{"10.0.0.0/8"}}, "192.168.1.1", 80, false},
+		{"the members' port, on all addresses", clustered(":7403"), "127.0.0.1", 7403, false},
+		{"the members' port, on one", clustered("127.0.0.1:7403"), "127.0.0.1", 7403, false},
+		{"beside the members' port", clustered(":7403"), "127.0.0.1", own + 1, true},
 		{"metadata", Config{Dev: true, CheckAllowCIDR: []string{"0.0.0.0/0"}}, "169.254.169.254", 80, false},
 	} {
 		p, err := tc.cfg.prober(l, nil)
@@ -47,4 +50,9 @@ func TestProberOfANode(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
+}
+
+// clustered is the configuration of a node whose etcd listens for others.
+func clustered(peerAddr string) Config {
+	return Config{Dev: true, EtcdPeerAddr: peerAddr, peers: map[string]string{"n1": "10.0.0.1:7403"}}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,9 +21,9 @@ import (
 	"github.com/nearside/nearside/region/httpapi"
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
-	"github.com/nearside/nearside/region/store/etcdnode"
-	"github.com/nearside/nearside/region/store/etcdstore"
+	"github.com/nearside/nearside/region/steering"
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/readyfile"
 )
 
 // drainTime is how long a stopping node answers requests that are under way.
@@ -30,16 +32,19 @@ const drainTime = 5 * time.Second
 // goodbyeTime is how long readers in other regions have to take the goodbye.
 const goodbyeTime = time.Second
 
+// readyLook is how often a node that has loaded looks whether it is ready.
+const readyLook = 20 * time.Millisecond
+
 // Run starts a node from a normalized cfg and returns when ctx ends (nil after a clean
-// stop) or when the node cannot go on. When etcd ends, the node goes on from memory, and
-// Run returns an error that wraps ErrRestart once a new process could bring the store back. Logs go to logs; cfg.ReadyFile is written once the
-// node serves, and removed at start and end.
+// stop) or when the node cannot go on. A store that is away, at the start too, is no such reason. Logs go to
+// logs, and nothing waits for it: lines that it does not take in time are lost, and it is told how many.
+// cfg.ReadyFile is written once /readyz says that the node is ready, and removed at start and end.
 func Run(ctx context.Context, cfg Config, logs io.Writer) error {
-	log, err := newLogger(cfg, logs)
+	log, closeLog, err := newLogger(cfg, logs)
 	if err != nil {
 		return err
 	}
-	log = log.With("region", string(cfg.Region), "node", cfg.Node)
+	defer closeLog() // the last of all, for the others have things to say
 	secure, err := cfg.tlsParts()
 	if err != nil {
 		return err
@@ -47,6 +52,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}
+	sweep(cfg.DataDir, log)
 	meters, err := newTelemetry()
 	if err != nil {
 		return err
@@ -58,6 +64,20 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	}
 	if cfg.TLSCert == "" && !cfg.Dev && !cfg.Federated() {
 		log.Info("the federation is off: without --tls-cert and --tls-ca no peer could prove who it is")
+	}
+	if c := secure.credentials; c != nil {
+		stop, err := c.observe(meters.provider)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		looking, stopLooking := context.WithCancel(ctx)
+		looked := make(chan struct{})
+		go func() { defer close(looked); c.run(looking, cmp.Or(cfg.certificateLook, certificateLook), log) }()
+		defer func() { stopLooking(); <-looked }()
+	}
+	if !cfg.Regional() {
+		return runBeside(ctx, cfg, secure, meters, log)
 	}
 	apiListener, err := listen(ctx, "--http-addr", cfg.HTTPAddr, secure.api)
 	if err != nil {
@@ -72,21 +92,22 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		defer peerListener.Close()
 	}
 
-	etcd, err := etcdnode.Start(ctx, etcdnode.Config{
-		Region: cfg.Region, Node: cfg.Node, DataDir: filepath.Join(cfg.DataDir, "etcd"), Logger: log,
-	})
+	opened, err := openStore(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	defer etcd.Close()
-	stopMeters, err := observeSpace(meters.provider, etcd)
-	if err != nil {
-		return err
+	defer opened.Close()
+	if opened.Space != nil {
+		stopMeters, err := observeSpace(meters.provider, opened.Space)
+		if err != nil {
+			return err
+		}
+		defer stopMeters()
 	}
-	defer stopMeters()
 	// The data directory is ours from here on, and with it the token in it and the ready
 	// file: a second node that is started by mistake must not touch those of the first.
-	if err := removeReady(cfg.ReadyFile); err != nil {
+	sweepHalves(cfg.DataDir, log)
+	if err := readyfile.Remove(cfg.ReadyFile); err != nil {
 		return err
 	}
 	history, err := events.Open(events.Config{
@@ -100,12 +121,6 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Room: etcd.Room, Logger: log})
-	if err != nil {
-		return err
-	}
-	defer records.Close()
-
 	scheme := "http"
 	if secure.api != nil {
 		scheme = "https"
@@ -113,28 +128,48 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	advertised := cfg.advertised(apiListener)
 	public := []string{scheme + "://" + advertised}
 	advertisedHost, _, _ := net.SplitHostPort(advertised)
-	n := &node{cfg: cfg, log: log, fatal: etcd.Err()}
+	n := &node{cfg: cfg, log: log, store: opened}
 	n.closing, n.close = context.WithCancel(context.WithoutCancel(ctx))
 	defer n.close()
 	rc := registry.Config{
-		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: records, Room: etcd.Room, Addresses: public,
-		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir),
-		Events: history,
+		Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Store: opened.Store, Room: opened.Room, Trouble: opened.Trouble, Members: opened.Members, Addresses: public,
+		Authorizer: access, Logger: log, MeterProvider: meters.provider, HighWater: newHighWater(cfg.DataDir), Copy: newDiskCopy(cfg, opened.Room),
+		Events: history, History: cfg.TestHistory, MaxWatches: cfg.TestMaxWatches,
+	}
+	callers, err := cfg.nodes(secure)
+	if err != nil {
+		return err
+	}
+	if callers != nil { // nil in a region of one node, and then no registry.Nodes either
+		rc.Nodes = callers
 	}
 	if rc.Prober, err = cfg.prober(apiListener, peerListener); err != nil {
 		return err
 	}
-	source := &source{}
-	if cfg.Federated() {
-		n.mesh, err = mesh.New(mesh.Config{
-			Region: cfg.Region, Node: cfg.Node, Peers: cfg.Peers, Source: source, DataDir: cfg.DataDir,
-			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion, VerifyPeer: secure.verifyPeer,
-			OnLink: n.tellLink, Logger: log, MeterProvider: meters.provider,
-		})
+	if c := secure.credentials; c != nil {
+		rc.Conditions = func() []api.ReadinessCheck { return []api.ReadinessCheck{c.condition(time.Now())} }
+	}
+	source := &source{shared: cfg.several()}
+	if cfg.Federated() || len(cfg.FederationURLs) > 0 {
+		guard, err := cfg.guard(apiListener, peerListener)
 		if err != nil {
 			return err
 		}
-		rc.Replicas = n.mesh
+		mc := mesh.Config{
+			Region: cfg.Region, Node: cfg.Node, Peers: cfg.Peers, Source: source, DataDir: cfg.DataDir,
+			Addresses: public, HTTPClient: secure.peers, PeerRegion: secure.peerRegion, VerifyPeer: secure.verifyPeer,
+			Signer: secure.signer, VerifyOrigin: secure.verifyOrigin, Near: mesh.Near{Only: cfg.FederationURLs},
+			OnLink: n.tellLink, OnNotice: n.tellNotice, Probe: dataProbe(guard), Drained: source.drained, Heard: source.heard, Logger: log, MeterProvider: meters.provider,
+		}
+		if cfg.Federated() {
+			mc.Near, mc.Doors = source.near(callers), []string{cfg.door(peerListener, secure.federation != nil)}
+		}
+		if n.mesh, err = mesh.New(mc); err != nil {
+			return err
+		}
+		rc.Replicas, rc.Auditor = n.mesh, n.mesh
+	}
+	if cfg.Federated() {
 		n.peers = httpapi.Server(n.mesh.Handler())
 		n.peers.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
@@ -146,17 +181,22 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if n.steering, err = steering.New(steering.Config{Registry: n.registry, Logger: log, MeterProvider: meters.provider}); err != nil {
+		return err
+	}
+	source.steering = n.steering
 	door, err := httpapi.New(httpapi.Config{
-		Registry: n.registry, KV: keys, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
+		Registry: n.registry, KV: keys, Steering: n.steering, Metrics: meters.handler, Region: cfg.Region, Node: cfg.Node, Logger: log,
 		MeterProvider: meters.provider, AllowedHosts: append(cfg.AllowedHosts, advertisedHost), Closing: n.closing, Dev: cfg.Dev,
 	})
 	if err != nil {
 		return err
 	}
-	n.api = httpapi.Server(door)
+	n.leaver.next = door
+	n.api = httpapi.Server(&n.leaver)
 	n.api.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ready := api.ReadyFile{
-		PID: os.Getpid(), Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Version: version(),
+		PID: os.Getpid(), Region: cfg.Region, Zone: cfg.Zone, Node: cfg.Node, Version: cmp.Or(cfg.Version, version()),
 		HTTP: localURL(scheme, apiListener), HTTPAddr: apiListener.Addr().String(), DataDir: cfg.DataDir,
 	}
 	if peerListener != nil {
@@ -166,25 +206,61 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 		}
 		ready.Federation, ready.FederationAddr = localURL(peerScheme, peerListener), peerListener.Addr().String()
 	}
-	defer removeReady(cfg.ReadyFile)
+	defer readyfile.Remove(cfg.ReadyFile)
 	return n.run(ctx, apiListener, peerListener, ready)
 }
 
 // source lets the federation read the registry that is made after it.
-type source struct{ *registry.Registry }
+type source struct {
+	*registry.Registry
+	steering *steering.Table
+	shared   bool // other nodes write to the store too
+}
+
+// heard is when the node was last known to have all that its region has. One that is cut off from the
+// store of several goes on showing what it has; it must not call that new.
+func (s *source) heard() time.Time {
+	now := time.Now()
+	if !s.shared {
+		return now
+	}
+	return now.Add(-s.Stamp().Age)
+}
 
 func (s *source) Image() mesh.Image { return s.Snapshot() }
+
+// PlannedSince is what lost instances because an operator said so. A region that is drained is meant
+// to lose everything.
+func (s *source) PlannedSince(after api.Version) map[api.ServiceKey]struct{} {
+	planned := s.Registry.PlannedSince(after)
+	if s.drained() < 100 {
+		return planned
+	}
+	keys, _ := s.ChangedSince(after)
+	if planned == nil {
+		planned = make(map[api.ServiceKey]struct{}, len(keys))
+	}
+	for _, k := range keys {
+		planned[k] = struct{}{}
+	}
+	return planned
+}
+
+// drained is what the region decided about itself: its peers follow that.
+func (s *source) drained() float64 { return s.steering.Own() }
 
 type node struct {
 	cfg      Config
 	log      *slog.Logger
 	registry *registry.Registry
+	steering *steering.Table
 	mesh     *mesh.Mesh // nil without the federation role
 	api      *http.Server
+	leaver   leaver
 	peers    *http.Server
 	closing  context.Context // ends when the node stops, and every stream with it
 	close    context.CancelFunc
-	fatal    <-chan error // etcd cannot go on
+	store    *openedStore
 }
 
 // run is the run group. Order of the end: say "not ready", end streams, finish requests,
@@ -200,6 +276,8 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 	if n.mesh != nil {
 		core.Go(func() error { return ended(loops, n.mesh.Run(coreCtx)) })
 	}
+	core.Go(func() error { n.followStore(coreCtx); return nil })
+	core.Go(func() error { return n.steering.Run(coreCtx) })
 
 	doors, doorsCtx := errgroup.WithContext(ctx)
 	doors.Go(func() error { return serve(n.api, apiListener) })
@@ -214,8 +292,11 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 		if n.peers != nil {
 			doors.Go(func() error { return serve(n.peers, peerListener) })
 		}
+		if !n.awaitReady(doorsCtx, coreCtx) {
+			return nil
+		}
 		ready.Epoch = n.registry.Stamp().Version.Epoch
-		if err := writeReady(n.cfg.ReadyFile, ready); err != nil {
+		if err := readyfile.Write(n.cfg.ReadyFile, ready); err != nil {
 			return err
 		}
 		n.log.Info("ready", "http", ready.HTTP, "federation", ready.Federation, "data_dir", n.cfg.DataDir,
@@ -227,14 +308,12 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 		select {
 		case <-doorsCtx.Done():
 		case <-coreCtx.Done():
-		case cause := <-n.fatal:
-			serving, done := context.WithCancel(doorsCtx)
-			stop := context.AfterFunc(coreCtx, done)
-			why = outlive(serving, n.log, cause, func() (uint64, bool) { return freeBytes(n.cfg.DataDir) })
-			stop()
-			done()
+		case why = <-n.store.Fatal:
 		}
 		n.tellStop(ctx, why)
+		if ctx.Err() != nil && coreCtx.Err() == nil {
+			n.sayNotReady(coreCtx)
+		}
 		n.stopDoors(stopLoops)
 		return why
 	})
@@ -243,6 +322,69 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 	err = errors.Join(err, core.Wait())
 	n.log.Info("stopped")
 	return err
+}
+
+// awaitReady returns true as soon as the node does all of its work, as /readyz has it: a node of
+// several that has loaded may not have found yet who owns liveness. It returns false when one of the contexts ended.
+func (n *node) awaitReady(doors, core context.Context) bool {
+	look := time.NewTicker(readyLook)
+	defer look.Stop()
+	for told := false; ; told = true {
+		now := n.registry.Readiness()
+		if now.Ready {
+			return true
+		}
+		if !told {
+			n.log.Info("loaded, and not ready yet", "cause", unready(now))
+		}
+		select {
+		case <-look.C:
+		case <-doors.Done():
+			return false
+		case <-core.Done():
+			return false
+		}
+	}
+}
+
+// unready says what is wrong with a node that is not ready.
+func unready(r api.Readiness) string {
+	var causes []string
+	for _, c := range r.Checks {
+		if !c.OK {
+			causes = append(causes, c.Name+": "+c.Cause)
+		}
+	}
+	return strings.Join(causes, "; ")
+}
+
+// sayNotReady goes on serving for a while, so that whoever sends newcomers here looks
+// elsewhere before they would be turned away.
+func (n *node) sayNotReady(core context.Context) {
+	n.registry.SetDraining()
+	n.leaver.leaving.Store(true)
+	if n.cfg.StopDelay <= 0 {
+		return
+	}
+	n.log.Info("not ready any more, and stopping soon", "in", n.cfg.StopDelay.String())
+	timer := time.NewTimer(n.cfg.StopDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-core.Done():
+	}
+}
+
+// followStore tells the registry what becomes of the store before its calls find out.
+func (n *node) followStore(ctx context.Context) {
+	for {
+		select {
+		case <-n.store.Changed:
+			n.registry.StoreChanged()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // stopDoors ends both servers in order; it returns when no request is under way or

@@ -33,6 +33,8 @@ type authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+
+	notAfter time.Time // of what it issues; zero = in an hour
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -77,9 +79,13 @@ func (a *authority) ca() string { return filepath.Join(a.dir, "ca.pem") }
 // issue writes a certificate for 127.0.0.1 and the DNS names.
 func (a *authority) issue(name string, dns ...string) (cert, key string) {
 	a.t.Helper()
+	notAfter := time.Now().Add(time.Hour)
+	if !a.notAfter.IsZero() {
+		notAfter = a.notAfter
+	}
 	k := newKey(a.t)
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: dns, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(2), NotAfter: notAfter, DNSNames: dns, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &k.PublicKey, a.key)
@@ -116,7 +122,7 @@ func start(t *testing.T, cfg Config) *running {
 		cfg.DataDir = t.TempDir()
 	}
 	cfg.ReadyFile = filepath.Join(t.TempDir(), "ready.json")
-	cfg.LogLevel = "info"
+	cfg.LogLevel, cfg.Version = "info", "1.2.3-test"
 	if err := cfg.Normalize(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +150,9 @@ func start(t *testing.T, cfg Config) *running {
 		}
 		return json.Unmarshal(b, &r.ready)
 	})
+	if r.ready.Version != "1.2.3-test" {
+		t.Errorf("the ready file tells version %q, not the program's", r.ready.Version)
+	}
 	return r
 }
 
@@ -342,9 +351,13 @@ func TestSecondNodeOnTheSameDataLeavesTheFirstAlone(t *testing.T) {
 	if _, err := os.Stat(cfg.ReadyFile); err != nil {
 		t.Errorf("the ready file is gone: %v", err)
 	}
-	if status, err := call(http.DefaultClient, "GET", ready.HTTP+"/readyz", "", "", nil); status != 200 {
-		t.Errorf("the first node: %d, %v", status, err)
-	}
+	within(t, 10*time.Second, "the first node is ready", func() error {
+		status, err := call(http.DefaultClient, "GET", ready.HTTP+"/readyz", "", "", nil)
+		if err == nil && status != 200 {
+			err = fmt.Errorf("%d", status)
+		}
+		return err
+	})
 }
 
 // A stopping region says goodbye to its readers.

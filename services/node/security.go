@@ -16,12 +16,14 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/nearside/nearside/federation/peer"
 	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/region/store/etcdcluster"
 	"github.com/nearside/nearside/sdk/api"
 )
 
 // regionSuffix makes a region's name a DNS name that a certificate can carry.
-const regionSuffix = ".region.nearside.internal"
+const regionSuffix = etcdcluster.RegionSuffix
 
 // authorizer returns who may do what: everyone with --dev, else the holder of the token.
 func (c *Config) authorizer() (registry.Authorizer, error) {
@@ -48,7 +50,7 @@ func (c *Config) token() (string, error) {
 			return "", fmt.Errorf("making a token: %w", err)
 		}
 		b = []byte(hex.EncodeToString(raw) + "\n")
-		if err := renameio.WriteFile(path, b, 0o600); err != nil {
+		if err := renameio.WriteFile(path, b, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 			return "", fmt.Errorf("token file %s: %w", path, err)
 		}
 	} else if err != nil {
@@ -63,51 +65,39 @@ func (c *Config) token() (string, error) {
 
 // transport security of both listeners and of calls to peers.
 type tlsParts struct {
-	api, federation *tls.Config // nil = plaintext
+	credentials     *credentials // nil = plaintext
+	api, federation *tls.Config  // nil = plaintext
 	peers           *http.Client
 	// Who is at the other end: a reader of ours, and the one whose stream we read. nil
 	// with --dev: then everyone's word is taken.
 	peerRegion func(*http.Request) (api.Region, error)
 	verifyPeer func(api.Region, *tls.ConnectionState) error
+	// What we say of our rows is signed, and what others say of theirs is held to it when a third
+	// region passes it on. nil with --dev: then everyone's word is taken.
+	signer       peer.Signer
+	verifyOrigin func(region api.Region, b, sig []byte, chain [][]byte) error
 }
 
 func (c *Config) tlsParts() (tlsParts, error) {
 	p := tlsParts{}
-	out := &tls.Config{MinVersion: tls.VersionTLS13}
-	if c.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			return p, usage("check --tls-cert and --tls-key", "certificate: %v", err)
-		}
-		if c.Federated() {
-			if own, err := regionOf(cert.Leaf); err != nil || own != c.Region {
-				return p, usage(fmt.Sprintf("use one issued for the DNS name %s%s", c.Region, regionSuffix),
-					"--tls-cert %s does not say that this is region %s, so no peer would believe it", c.TLSCert, c.Region)
-			}
-		}
-		p.api = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
-		p.federation = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
-		out.Certificates = []tls.Certificate{cert}
-	}
-	if c.TLSCA != "" {
-		pem, err := os.ReadFile(c.TLSCA)
-		if err != nil {
-			return p, usage("check --tls-ca", "CA: %v", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return p, usage("give a PEM file", "CA %s holds no certificate", c.TLSCA)
-		}
-		out.RootCAs = pool
-		p.federation.ClientCAs = pool
-		p.federation.ClientAuth = tls.RequireAndVerifyClientCert
-		p.peerRegion, p.verifyPeer = readerRegion, verifyPeer
-	}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.Proxy = nil
-	tr.TLSClientConfig = out
 	tr.ForceAttemptHTTP2 = false
+	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS13}
 	p.peers = &http.Client{Transport: tr}
+	if c.TLSCert == "" {
+		return p, nil
+	}
+	var err error
+	if p.credentials, err = newCredentials(*c); err != nil {
+		return p, err
+	}
+	p.api, p.federation = p.credentials.server("h2", "http/1.1"), p.credentials.mutual()
+	tr.DialTLSContext = p.credentials.dial
+	if c.TLSCA != "" {
+		p.peerRegion, p.verifyPeer = readerRegion, verifyPeer
+		p.signer, p.verifyOrigin = p.credentials, p.credentials.verifyOrigin
+	}
 	return p, nil
 }
 

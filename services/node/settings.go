@@ -32,9 +32,17 @@ func newSettings(flags *pflag.FlagSet) *settings {
 	flags.StringVar((*string)(&c.Zone), "zone", "", "zone of this node")
 	flags.StringVar(&c.Node, "node", "", "name of this node (default REGION-1)")
 	flags.StringVar(&c.DataDir, "data-dir", "", "where records are kept (default "+DefaultDataDir+"; with --dev ./nearside-data/REGION)")
-	flags.StringSliceVar(&c.Roles, "roles", []string{"region", "federation"}, "what this node does")
+	flags.StringSliceVar(&c.Roles, "roles", []string{"region", "federation"}, "what this process does: region, federation, or both; federation alone follows the region at --region-url")
+	flags.StringSliceVar(&c.RegionURLs, "region-url", nil, "with --roles federation: API of a node of this region, to follow (repeatable)")
+	flags.StringSliceVar(&c.FederationURLs, "federation-url", nil, "with --roles region: the region's federation process, its --federation-addr, to learn of other regions from (repeatable)")
 	flags.StringVar(&c.HTTPAddr, "http-addr", DefaultHTTPAddr, "API")
 	flags.StringVar(&c.FederationAddr, "federation-addr", DefaultFederationAddr, "peers: other regions' federations")
+	flags.StringSliceVar(&c.Cluster, "cluster", nil, "NODE=HOST:PORT of every node of the region, this one too: 1, 3 or 5 (repeatable)")
+	flags.StringVar(&c.EtcdPeerAddr, "etcd-peer-addr", "", "where the other nodes of --cluster reach this one's etcd (default "+DefaultEtcdPeerAddr+", or the port of its --cluster entry)")
+	flags.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "URLs of an external etcd, instead of one in the node (repeatable)")
+	flags.StringVar(&c.EtcdCA, "etcd-ca", "", "CA of the external etcd (PEM; default the system's)")
+	flags.StringVar(&c.EtcdCert, "etcd-cert", "", "certificate to show to the external etcd (PEM)")
+	flags.StringVar(&c.EtcdKey, "etcd-key", "", "its private key (PEM)")
 	flags.StringVar(&c.Advertise, "advertise", "", "host that others reach this node at")
 	flags.StringArrayVar(&s.peers, "peer", nil, "another region's federation, REGION=URL[,URL] (repeatable)")
 	flags.BoolVar(&c.Dev, "dev", false, "no TLS, no tokens; listens on this machine only")
@@ -42,19 +50,23 @@ func newSettings(flags *pflag.FlagSet) *settings {
 	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate of this node (PEM), for the API and for peers")
 	flags.StringVar(&c.TLSKey, "tls-key", "", "its private key (PEM)")
 	flags.StringVar(&c.TLSCA, "tls-ca", "", "CA of the federation (PEM): peers must show a certificate for REGION.region.nearside.internal")
-	flags.StringVar(&c.TokenFile, "token-file", "", "file with the API token (default: made at first start as DATA-DIR/token); unused with --dev")
+	flags.StringVar(&c.TokenFile, "token-file", "", "file with the API token, the same on every node of a region (default in a region of one node: made at first start as DATA-DIR/token); unused with --dev")
 	flags.StringSliceVar(&c.AllowedHosts, "allowed-host", nil, "further Host names that the API answers to (repeatable)")
 	flags.StringSliceVar(&c.CheckAllowCIDR, "check-allow-cidr", nil, "networks that health checks may reach (repeatable; default all but loopback, link-local and the like)")
 	flags.StringVar(&c.ReadyFile, "ready-file", "", "written when the node is ready: JSON with every address and the pid")
+	flags.DurationVar(&c.StopDelay, "stop-delay", DefaultStopDelay, "how long a node that was told to stop goes on serving, not ready (with --dev none)")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	flags.StringVar(&c.GRPCAddr, "grpc-addr", DefaultGRPCAddr, "xDS (not in this version)")
 	flags.StringVar(&c.DNSAddr, "dns-addr", DefaultDNSAddr, "DNS (not in this version)")
-	flags.StringVar(&c.EtcdPeerAddr, "etcd-peer-addr", DefaultEtcdPeerAddr, "etcd peers of a cluster (not in this version)")
 	flags.StringVar(&c.ConsulAddr, "consul-addr", "", "Consul API (not in this version)")
 	flags.StringVar(&c.EurekaAddr, "eureka-addr", "", "Eureka API (not in this version)")
-	flags.StringArrayVar(&c.Cluster, "cluster", nil, "NODE=HOST:PORT of an embedded cluster (not in this version)")
-	flags.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "external etcd (not in this version)")
+	flags.DurationVar(&c.TestCompactEvery, "test-compact-every", 0, "for tests, with --dev: the store forgets its history this often")
+	flags.IntVar(&c.TestHistory, "test-history", 0, "for tests, with --dev: changes kept for watches that resume")
+	flags.IntVar(&c.TestMaxWatches, "test-max-watches", 0, "for tests, with --dev: watches at once")
+	for _, hidden := range []string{"test-compact-every", "test-history", "test-max-watches"} {
+		flags.Lookup(hidden).Hidden = true
+	}
 	return s
 }
 
@@ -92,10 +104,13 @@ func (s *settings) resolve(env func(string) (string, bool)) (Config, error) {
 			return Config{}, err
 		}
 	}
-	for _, name := range []string{"grpc-addr", "dns-addr", "etcd-peer-addr", "consul-addr", "eureka-addr"} {
+	for _, name := range []string{"grpc-addr", "dns-addr", "consul-addr", "eureka-addr"} {
 		if s.flags.Changed(name) {
 			s.cfg.NoEffect = append(s.cfg.NoEffect, "--"+name)
 		}
+	}
+	if s.cfg.Dev && !s.flags.Changed("stop-delay") {
+		s.cfg.StopDelay = 0
 	}
 	for _, p := range s.peers {
 		if err := s.cfg.addPeer(p); err != nil {
@@ -169,7 +184,7 @@ func (s *settings) readFile(taken func(flag string) bool) error {
 	return nil
 }
 
-// yamlValues flattens a scalar, a list, or (for peer) a map of region to URL(s).
+// yamlValues flattens a scalar, a list, or a map: for peer of region to URL(s), for cluster of node to address.
 func yamlValues(name string, v *yaml.Node) ([]string, error) {
 	switch v.Kind {
 	case yaml.ScalarNode:
@@ -184,7 +199,7 @@ func yamlValues(name string, v *yaml.Node) ([]string, error) {
 		}
 		return out, nil
 	case yaml.MappingNode:
-		if name != "peer" {
+		if name != "peer" && name != "cluster" {
 			break
 		}
 		var out []string

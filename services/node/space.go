@@ -11,7 +11,7 @@ import (
 )
 
 // observeSpace publishes what the store's upkeep sees and does, until stop is called.
-func observeSpace(provider metric.MeterProvider, etcd interface{ Space() etcdnode.Space }) (stop func(), err error) {
+func observeSpace(provider metric.MeterProvider, space func() etcdnode.Space) (stop func(), err error) {
 	m := provider.Meter("github.com/nearside/nearside/region/store")
 	var errs error
 	gauge := func(name, unit, help string) metric.Int64ObservableGauge {
@@ -37,7 +37,7 @@ func observeSpace(provider metric.MeterProvider, etcd interface{ Space() etcdnod
 		return nil, fmt.Errorf("store metrics: %w", errs)
 	}
 	reg, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		s := etcd.Space()
+		s := space()
 		o.ObserveInt64(size, s.Size)
 		o.ObserveInt64(inUse, s.InUse)
 		o.ObserveInt64(quota, s.Quota)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,15 +48,7 @@ func TestFullDiskStopsRegistrationsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := filepath.Join(dir, "foreign")
-	f, err := os.Create(foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := make([]byte, 1<<20)
-	for err == nil {
-		_, err = f.Write(block)
-	}
-	_ = f.Close()
+	fill(t, foreign)
 	if err := ask(507, "PUT", orders("o-2"), registration, nil); err != nil {
 		t.Error(err)
 	}
@@ -93,4 +87,44 @@ func TestFullDiskStopsRegistrationsOnly(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Errorf("stop: %v", err)
 	}
+
+	// P11: a start on the full disk needs no human either.
+	fill(t, foreign)
+	url, ended := run(t, Config{Region: "us-east", DataDir: filepath.Join(dir, "data")})
+	again := func(want int, path string) error {
+		select {
+		case err := <-ended:
+			t.Fatalf("the node ended: %v", err)
+		default:
+		}
+		status, err := call(http.DefaultClient, "GET", url+path, "", "", nil)
+		if err == nil && status != want {
+			err = fmt.Errorf("%s: %d, want %d", path, status, want)
+		}
+		return err
+	}
+	within(t, 20*time.Second, "a node that was started on the full disk reads from its copy", func() error {
+		return errors.Join(again(200, orders("o-1")), again(503, api.PathReadyz))
+	})
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 60*time.Second, "it is ready once there is room", func() error { return again(200, api.PathReadyz) })
+}
+
+// fill writes to a file until its disk takes nothing more.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 64<<10)
+	for err == nil {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	_ = f.Close()
 }

@@ -15,17 +15,21 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 )
 
-// newLogger returns a logger in the configured form.
-func newLogger(cfg Config, w io.Writer) (*slog.Logger, error) {
+// newLogger returns a logger in the configured form that never waits for w; closeLog writes what is queued.
+func newLogger(cfg Config, w io.Writer) (log *slog.Logger, closeLog func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(strings.ToUpper(cfg.LogLevel))); err != nil {
-		return nil, usage("use debug, info, warn or error", "--log-level: %q is not known", cfg.LogLevel)
+		return nil, nil, usage("use debug, info, warn or error", "--log-level: %q is not known", cfg.LogLevel)
 	}
-	o := &slog.HandlerOptions{Level: level}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+	to := func(w io.Writer) *slog.Logger {
+		o := &slog.HandlerOptions{Level: level}
+		if cfg.LogFormat == "json" {
+			return slog.New(slog.NewJSONHandler(w, o))
+		}
+		return slog.New(slog.NewTextHandler(w, o))
 	}
-	return slog.New(slog.NewTextHandler(w, o)), nil
+	sink := newLogSink(w, to(w).With("region", string(cfg.Region), "node", cfg.Node))
+	return to(sink).With("region", string(cfg.Region), "node", cfg.Node), sink.Close, nil
 }
 
 // telemetry is the otel SDK of this process: metrics, read at /metrics.

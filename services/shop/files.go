@@ -1,14 +1,10 @@
 package shop
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
-
-	"github.com/google/renameio/v2"
 )
 
 // openLines opens path for appending lines and returns its size. A last line that a
@@ -50,30 +46,4 @@ func readToken(path string) (string, error) {
 		return "", usagef("token file %s is empty", path)
 	}
 	return token, nil
-}
-
-// writeReady publishes the ready file in one step, so that a reader never sees half.
-func writeReady(path string, body any) error {
-	if path == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(body, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("ready file %s: %w", path, err)
-	}
-	return nil
-}
-
-// removeReady drops a ready file: one of an earlier run at the start, ours at the end.
-func removeReady(path string) error {
-	if path == "" {
-		return nil
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("ready file %s: %w", path, err)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/readyfile"
 )
 
 // shopper is the name under which the load generator calls; it registers nothing.
@@ -53,7 +54,7 @@ func load(ctx context.Context, cfg LoadConfig, dial dialer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := removeReady(cfg.ReadyFile); err != nil {
+	if err := readyfile.Remove(cfg.ReadyFile); err != nil {
 		return err
 	}
 	out := cfg.Out
@@ -72,7 +73,7 @@ func load(ctx context.Context, cfg LoadConfig, dial dialer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close(), removeReady(cfg.ReadyFile)) }()
+	defer func() { err = errors.Join(err, client.Close(), readyfile.Remove(cfg.ReadyFile)) }()
 	cfg.Logger.Info("shopping", "region", cfg.Region, "rate", cfg.Rate, "seed", cfg.Seed)
 	return newLoader(cfg, client.Transport(nil), out).run(ctx)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/readyfile"
 )
 
 const (
@@ -133,7 +134,7 @@ func (l *loader) begin(start time.Time) error {
 	l.tally = newTally(l.cfg.Region, now)
 	l.about.WarmupMS = milliseconds(now.Sub(start))
 	l.mu.Unlock()
-	return writeReady(l.cfg.ReadyFile, struct {
+	return readyfile.Write(l.cfg.ReadyFile, struct {
 		PID int `json:"pid"`
 	}{os.Getpid()})
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nearside/nearside/services/readyfile"
 	"go.opentelemetry.io/otel/propagation"
 )
 
@@ -153,7 +154,7 @@ func (p *process) announce(ctx context.Context) error {
 		ready.Services[prog.name] = ReadyService{Addr: addr, ID: prog.self.id}
 		prog.log.Info("serving", "addr", addr, "id", prog.self.id)
 	}
-	if err := writeReady(p.cfg.ReadyFile, ready); err != nil {
+	if err := readyfile.Write(p.cfg.ReadyFile, ready); err != nil {
 		return err
 	}
 	if p.cfg.OnReady != nil {
@@ -173,7 +174,7 @@ func (p *process) close() {
 	p.serving.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	if err := errors.Join(p.traces.close(ctx), removeReady(p.cfg.ReadyFile)); err != nil {
+	if err := errors.Join(p.traces.close(ctx), readyfile.Remove(p.cfg.ReadyFile)); err != nil {
 		p.cfg.Logger.Warn("not all was put away", "error", err)
 	}
 }

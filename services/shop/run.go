@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/readyfile"
 )
 
 const defaultTTL = 5 * time.Second
@@ -61,7 +62,7 @@ func run(ctx context.Context, cfg Config, dial dialer) error {
 	if err != nil {
 		return err
 	}
-	if err := removeReady(cfg.ReadyFile); err != nil {
+	if err := readyfile.Remove(cfg.ReadyFile); err != nil {
 		return err
 	}
 	traces, err := newTracing(cfg.TraceFile, cfg.Logger)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	nearside "github.com/nearside/nearside/sdk"
+	"github.com/nearside/nearside/sdk/route"
 )
 
 // drainDelay is how long a service that leaves goes on serving after the registry said so.
@@ -30,6 +31,9 @@ func dialRegion(home peerConfig) (peers, error) {
 		Addresses: home.registry, Region: home.region, Zone: home.zone,
 		App: home.app, Token: token, SnapshotDir: home.snapshotDir,
 		AttemptTimeout: home.attempt,
+		// The reports tell each move of a shopper and time the way home by the first: half a
+		// minute in which two regions take turns would be nothing but moves.
+		Policy:         route.Policy{FailbackRamp: -1},
 		TracerProvider: home.traces, Logger: home.log,
 	})
 	if err != nil {

@@ -21,9 +21,11 @@ type Source struct {
 	image   *image
 	changed map[api.ServiceKey]uint64 // revision of the last change, deletes included
 	floor   uint64                    // history before it is gone
+	meant   map[api.ServiceKey]uint64 // revision of the last removal, when all were meant
 	wake    chan struct{}
 	nonce   uint64
 	stuck   bool
+	loads   map[api.ServiceKey]float64
 	raised  int
 }
 
@@ -39,7 +41,7 @@ type service struct {
 
 // New returns a loaded, empty catalogue of region.
 func New(region api.Region) *Source {
-	s := &Source{wake: make(chan struct{}), changed: make(map[api.ServiceKey]uint64), nonce: 1}
+	s := &Source{wake: make(chan struct{}), changed: make(map[api.ServiceKey]uint64), meant: make(map[api.ServiceKey]uint64), nonce: 1}
 	s.image = &image{version: api.Version{Region: region, Epoch: api.Epoch{Generation: 1, Nonce: 0xabcdef}, Revision: 1}}
 	return s
 }
@@ -91,6 +93,52 @@ func (s *Source) Set(n int, names ...string) {
 	})
 }
 
+// Plan removes the named services as an operator does who means it.
+func (s *Source) Plan(names ...string) {
+	s.Set(0, names...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		s.meant[Key(name)] = s.image.version.Revision
+	}
+}
+
+// Use sets how much the named services are used, in percent; below 0 it is not known any more.
+func (s *Source) Use(percent float64, names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loads == nil {
+		s.loads = make(map[api.ServiceKey]float64)
+	}
+	for _, name := range names {
+		if s.loads[Key(name)] = percent; percent < 0 {
+			delete(s.loads, Key(name))
+		}
+	}
+}
+
+// Loads implements origin.Loader.
+func (s *Source) Loads() map[api.ServiceKey]float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.loads)
+}
+
+// PlannedSince implements origin.Planner.
+func (s *Source) PlannedSince(after api.Version) map[api.ServiceKey]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[api.ServiceKey]struct{})
+	if after.Epoch == s.image.version.Epoch && after.Revision >= s.floor {
+		for k, r := range s.meant {
+			if r > after.Revision && r == s.changed[k] {
+				out[k] = struct{}{}
+			}
+		}
+	}
+	return out
+}
+
 // SetInstances replaces the instances of a service.
 func (s *Source) SetInstances(name string, instances []*api.Instance) {
 	s.update(func(next *image) {
@@ -108,6 +156,7 @@ func (s *Source) Wipe() {
 		next.version.Revision = 1
 		clear(next.services)
 		clear(s.changed)
+		clear(s.meant)
 		s.floor = 0
 	})
 }
@@ -126,6 +175,11 @@ func (s *Source) Compact() {
 		next.version.Revision++
 		s.floor = next.version.Revision
 	})
+}
+
+// Beat makes a revision that changes no service.
+func (s *Source) Beat() {
+	s.update(func(next *image) { next.version.Revision++ })
 }
 
 // Stick makes RaiseEpoch fail, as a store without quorum does.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nearside/nearside/region/store/etcdcluster"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -47,6 +48,11 @@ type Config struct {
 	// on a local disk. About 150 MB are taken at the first start (etcd preallocates its log).
 	DataDir string
 
+	// Cluster makes the member one of several, of which the region keeps a quorum; nil means that
+	// it is alone. Its Region and Node must be those above. A data directory of a single member may
+	// become that of a cluster of one, to which others are added.
+	Cluster *etcdcluster.Config
+
 	// QuotaBytes bounds the database, 16 MiB to 8 GiB; 0 means DefaultQuota. Past it every
 	// put is refused until upkeep has made room. Raise it for more than about 100,000 instances or heavy churn:
 	// the history of one retention must fit too.
@@ -65,12 +71,27 @@ type Config struct {
 	// lets watchers resume after a longer absence, and costs disk in proportion to churn.
 	Retention time.Duration
 
+	// CompactEvery, when not 0, drops all history this often whatever its age: for tests of
+	// whoever follows it. It takes the place of UpkeepInterval.
+	CompactEvery time.Duration
+
 	// StartTimeout bounds the start beside ctx; 0 means 20 s. A start replays the log of the
-	// last 10,000 writes, which takes well under a second on a healthy disk.
+	// last 10,000 writes, which takes well under a second on a healthy disk. In a cluster it
+	// bounds the start of etcd alone: Start does not wait for the others.
 	StartTimeout time.Duration
 
+	// LockPatience is how long Start waits for a directory that another process uses; 0 means not at
+	// all. A member whose parent was killed needs a moment to end.
+	LockPatience time.Duration
+
+	// QuietDisk: the log says nothing of the room on the disk, as who started this process watches
+	// it (Reserve).
+	QuietDisk bool
+
+	salvage bool // run on a copy of a member of many, alone
+
 	// Logger may be nil. etcd's info entries arrive as debug.
-	Logger *slog.Logger
+	Logger *slog.Logger `json:"-"`
 }
 
 func (c Config) withDefaults() Config {
@@ -82,6 +103,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = DefaultReserve
+	}
+	if c.CompactEvery > 0 {
+		c.UpkeepInterval = c.CompactEvery
 	}
 	if c.UpkeepInterval == 0 {
 		c.UpkeepInterval = defaultUpkeep
@@ -114,6 +138,14 @@ func (c Config) validate() error {
 	}
 	if c.Retention < minRetention || c.Retention > maxRetention {
 		return fmt.Errorf("store history of %s: choose %s to %s", c.Retention, minRetention, maxRetention)
+	}
+	if cl := c.Cluster; cl != nil {
+		if cl.Region != c.Region || cl.Node != c.Node {
+			return fmt.Errorf("the cluster's region and node are %s and %s, and the member's %s and %s", cl.Region, cl.Node, c.Region, c.Node)
+		}
+		if err := cl.Validate(); err != nil {
+			return err
+		}
 	}
 	if c.StartTimeout < 0 {
 		return fmt.Errorf("start timeout of %s: it must not be negative", c.StartTimeout)

@@ -2,6 +2,7 @@ package etcdnode
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
@@ -41,7 +44,8 @@ const maxSocketPath = 103
 
 // dataDir is a prepared and locked data directory:
 //
-//	DIR/lock     held with flock while a process runs here; names its pid
+//	DIR/lock     held with flock while a member runs here; names its process
+//	DIR/owner    held with flock by the process that starts members here, if it is another one
 //	DIR/region   the region the data belongs to
 //	DIR/etcd/    etcd's own files
 //	DIR/run/     the client socket, unless its path would be too long
@@ -51,11 +55,21 @@ type dataDir struct {
 	socket string // absolute path of the client socket
 }
 
+// Names of the lock files.
+const (
+	memberLock = "lock"
+	ownerLock  = "owner"
+)
+
+// lockLook is how often a lock that somebody else holds is tried again.
+const lockLook = 20 * time.Millisecond
+
 func (d *dataDir) etcd() string { return filepath.Join(d.path, "etcd") }
 
 // openDir makes, locks and checks the directory for region. The order matters: nothing is
-// read or written before the lock is held.
-func openDir(path string, region api.Region) (_ *dataDir, err error) {
+// read or written before the lock of that name is held. It is waited for until ctx ends, and
+// patience at most.
+func openDir(ctx context.Context, path string, region api.Region, lock string, patience time.Duration) (_ *dataDir, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, notWritable(path, err)
@@ -64,7 +78,7 @@ func openDir(path string, region api.Region) (_ *dataDir, err error) {
 	if err := makePrivate(abs); err != nil {
 		return nil, notWritable(abs, err)
 	}
-	if err := d.takeLock(); err != nil {
+	if err := d.awaitLock(ctx, lock, patience); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -72,7 +86,8 @@ func openDir(path string, region api.Region) (_ *dataDir, err error) {
 			d.release()
 		}
 	}()
-	if err := d.checkSpace(freeBytes); err != nil {
+	// Who waits for its members waits for room too, once there is something that is worth it.
+	if err := d.checkSpace(freeBytes); err != nil && (lock == memberLock || !d.hasData()) {
 		return nil, err
 	}
 	if err := d.checkRegion(region); err != nil {
@@ -110,8 +125,26 @@ func makePrivate(path string) error {
 	return os.Chmod(path, 0o700)
 }
 
-func (d *dataDir) takeLock() error {
-	name := filepath.Join(d.path, "lock")
+func (d *dataDir) awaitLock(ctx context.Context, lock string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := d.takeLock(lock)
+		if !errors.Is(err, ErrLocked) {
+			return err
+		}
+		t := time.NewTimer(lockLook)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+}
+
+func (d *dataDir) takeLock(lock string) error {
+	name := filepath.Join(d.path, lock)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return notWritable(d.path, err)
@@ -132,11 +165,11 @@ func (d *dataDir) takeLock() error {
 		return fmt.Errorf("%w: %s cannot be locked (%v); put it on a local disk with --data-dir", ErrNotWritable, d.path, err)
 	}
 	d.lock = f
-	if err := f.Truncate(0); err != nil {
-		d.release()
-		return notWritable(d.path, err)
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+	if err != nil && !errors.Is(err, syscall.ENOSPC) { // on a full disk nobody is told the number
 		d.release()
 		return notWritable(d.path, err)
 	}

@@ -8,12 +8,29 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/nearside/nearside/region/store"
+	"github.com/nearside/nearside/region/store/etcdcluster"
 	"github.com/nearside/nearside/region/store/internal/zaplog"
 )
 
 // ErrFatal: the embedded etcd gave up. Its data is safe up to the last acknowledged write,
 // and nothing is acknowledged any more; only a new process can run it again.
 var ErrFatal = errors.New("the embedded etcd ended")
+
+// kinds are the errors of Start by their names. The first that applies is the kind.
+var kinds = []struct {
+	name string
+	err  error
+}{
+	{"locked", ErrLocked},
+	{"not_writable", ErrNotWritable},
+	{"no_space", ErrNoSpace},
+	{"corrupt", ErrCorrupt},
+	{"wrong_region", store.ErrWrongRegion},
+	{"not_member", etcdcluster.ErrNotMember},
+	{"address", etcdcluster.ErrAddress},
+	{"fatal", ErrFatal},
+}
 
 // fatalHook keeps etcd from ending our process. etcd answers what it cannot handle (a full
 // disk, a broken log) with a fatal or panicking log entry, of which it has some 130, and
@@ -64,7 +81,7 @@ func damaged(cause string) bool {
 
 // meaningless tells the warnings and errors of which an operator learns nothing.
 func (n *Node) meaningless(message, errText string) bool {
-	if always(message, errText) {
+	if always(message, errText) || n.cfg.Cluster != nil && ofPeers(message) {
 		return true
 	}
 	select {
@@ -100,6 +117,22 @@ func always(message, errText string) bool {
 		"missing term information", // the storage version is looked up before the first entry is applied, and again later
 	} {
 		if strings.Contains(errText, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofPeers tells what a member says again and again of another one that is away; upkeep says it
+// once.
+func ofPeers(message string) bool {
+	for _, m := range []string{
+		"closed TCP streaming connection", "lost TCP streaming connection", "established TCP streaming connection",
+		"peer became inactive", "prober detected unhealthy status", "failed to reach the peer URL", "failed to get version",
+		"failed to find remote peer in cluster", "dropped internal Raft message", "rejected stream from remote peer",
+		"leadership transfer failed",
+	} {
+		if strings.Contains(message, m) {
 			return true
 		}
 	}

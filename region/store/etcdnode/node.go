@@ -1,8 +1,9 @@
-// Package etcdnode runs one etcd member inside this process: the store of a region whose
-// nodes need no other server. It is the only package that imports etcd's server.
+// Package etcdnode runs one etcd member inside this process, alone or as one of a cluster: the
+// store of a region whose nodes need no other server. It is the only package that imports etcd's server. A node
+// runs it in a child process of its own (etcdchild); tools and tests run it in theirs.
 //
-// The member listens on a unix socket in a private directory and nowhere else: no TCP, no
-// HTTP gateway, no peer port. Clients (etcdstore) use Endpoint. A member is crash-only: it
+// The member listens for clients on a unix socket in a private directory and nowhere else: no TCP,
+// no HTTP gateway. Only one of a cluster has a peer port, with TLS both ways. Clients (etcdstore) use Endpoint. A member is crash-only: it
 // may be killed at any moment and started again on the same directory.
 //
 // One process runs at most one member per directory; a second Start gets ErrLocked at
@@ -14,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,12 +36,15 @@ type Node struct {
 	etcd  *embed.Etcd
 	fatal *fatalHook
 
+	ready   chan struct{} // closed when the member serves
 	errc    chan error    // buffered 1; written by watch only, closed when it ends
 	closing chan struct{} // closed by Close
 	watched chan struct{} // closed when watch has ended
-	failed  bool          // the member ended by itself, or did not start; written by Start, then by watch only, read after watched
+	failed  bool          // the member ended by itself, or did not start; written by Start, then by watch or live only, read after watched
+	socket  string        // path of the client socket
 	room    *room
 	upkeep  upkeep
+	tender  tender
 	helpers sync.WaitGroup // what looks after disk and database; ends with closing or watched
 
 	closeOnce sync.Once
@@ -49,7 +54,11 @@ type Node struct {
 // Start runs a member on cfg.DataDir and returns when it serves. ctx and
 // cfg.StartTimeout bound the start only; the member runs until Close.
 //
-// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace, ErrCorrupt or store.ErrWrongRegion where
+// A member of a cluster serves once a quorum of them runs, which may take any time. So with
+// cfg.Cluster Start returns once it is known that nothing but that is missing: Ready tells when the member serves, and
+// what goes wrong until then comes from Err.
+//
+// Errors wrap ErrLocked, ErrNotWritable, ErrNoSpace, ErrCorrupt, etcdcluster.ErrNotMember or store.ErrWrongRegion where
 // they apply, and name the directory and the remedy. etcd's own start cannot be interrupted: when
 // ctx ends meanwhile, what it starts is closed as soon as it is done.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
@@ -60,21 +69,40 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	dir, err := openDir(cfg.DataDir, cfg.Region)
+	dir, err := openDir(ctx, cfg.DataDir, cfg.Region, memberLock, cfg.LockPatience)
 	if err != nil {
 		return nil, err
 	}
 	cfg.DataDir = dir.path
+	diskLog := cfg.Logger
+	if cfg.QuietDisk {
+		diskLog = slog.New(slog.DiscardHandler)
+	}
 	n := &Node{
-		cfg: cfg, dir: dir, fatal: newFatalHook(),
+		cfg: cfg, dir: dir, socket: dir.socket, fatal: newFatalHook(), ready: make(chan struct{}),
 		errc: make(chan error, 1), closing: make(chan struct{}), watched: make(chan struct{}),
-		room: newRoom(dir.path, uint64(cfg.ReserveBytes), freeBytes, cfg.Logger),
+		room: newRoom(dir.path, uint64(cfg.ReserveBytes), freeBytes, diskLog),
+	}
+	if cfg.salvage {
+		err = n.prepareSalvage()
+	} else {
+		err = dir.checkMode(cfg.Cluster)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.stop())
+	}
+	if cfg.Cluster != nil {
+		return n.startInCluster(ctx)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
 		fmt.Errorf("etcd in %s was not ready within %s", dir.path, cfg.StartTimeout))
 	defer cancel()
 
-	if err := n.launch(ctx); err != nil {
+	err = n.launch(ctx, beginning{})
+	if err == nil {
+		err = n.awaitReady(ctx)
+	}
+	if err != nil {
 		n.failed = true
 		if late := n.stop(); late != nil {
 			cfg.Logger.Debug("after a start that failed", "error", late)
@@ -85,6 +113,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := os.Chmod(dir.socket, 0o600); err != nil {
 		return nil, errors.Join(notWritable(dir.path, err), n.stop())
 	}
+	close(n.ready)
 	go n.watch()
 	n.room.look()
 	n.allocate()
@@ -96,8 +125,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// launch starts etcd and waits until it serves.
-func (n *Node) launch(ctx context.Context) error {
+// launch starts etcd. A single member that starts serves at once, others once there is a quorum.
+func (n *Node) launch(ctx context.Context, from beginning) error {
 	type started struct {
 		etcd *embed.Etcd
 		err  error
@@ -113,7 +142,7 @@ func (n *Node) launch(ctx context.Context) error {
 			}
 			done <- s
 		}()
-		s.etcd, s.err = embed.StartEtcd(n.embedConfig())
+		s.etcd, s.err = embed.StartEtcd(n.embedConfig(from))
 	}()
 
 	select {
@@ -136,7 +165,7 @@ func (n *Node) launch(ctx context.Context) error {
 		n.abandon(func() *embed.Etcd { return (<-done).etcd })
 		return fmt.Errorf("region %s: %w; it was still reading its files: look at the disk and at the log above", n.cfg.Region, context.Cause(ctx))
 	}
-	return n.awaitReady(ctx)
+	return nil
 }
 
 // abandon leaves a start that cannot be interrupted: what it may still start is closed when
@@ -217,7 +246,7 @@ func (n *Node) startError(err error) error {
 }
 
 // embedConfig draws the member: everything off that would open a door.
-func (n *Node) embedConfig() *embed.Config {
+func (n *Node) embedConfig(from beginning) *embed.Config {
 	c := embed.NewConfig()
 	c.Name = n.cfg.Node
 	c.Dir = n.dir.etcd()
@@ -253,6 +282,10 @@ func (n *Node) embedConfig() *embed.Config {
 
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(n.cfg.Logger.With("part", "etcd"), n.meaningless,
 		zap.WithFatalHook(n.fatal), zap.WithPanicHook(n.fatal)))
+	c.ForceNewCluster = n.cfg.salvage
+	if n.cfg.Cluster != nil {
+		from.draw(c, *n.cfg.Cluster)
+	}
 	return c
 }
 
@@ -270,17 +303,25 @@ func (n *Node) watch() {
 	case <-n.closing:
 		return
 	}
+	n.end(err)
+}
+
+// end notes that the member ended by itself.
+func (n *Node) end(err error) {
 	n.failed = true
-	err = fmt.Errorf("region %s: etcd in %s: %w", n.cfg.Region, n.dir.path, err)
+	err = fmt.Errorf("region %s: etcd in %s: %w", n.cfg.Region, n.cfg.DataDir, err)
 	n.cfg.Logger.Error("store ended; only a new process can start it again", "error", err)
 	n.errc <- err
 }
 
 // Endpoint returns the member's address, "unix:///path/etcd.sock".
-func (n *Node) Endpoint() string { return "unix://" + n.dir.socket }
+func (n *Node) Endpoint() string { return "unix://" + n.socket }
 
-// Err receives one error, wrapping ErrFatal, if the member ends by itself, and is closed
-// after that or by Close. The member cannot be started again in this process: its files
+// Ready is closed when the member serves. It stays open when the member ends before that.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Err receives one error if the member ends by itself, and is closed after that or by Close. It wraps ErrFatal, or
+// etcdcluster.ErrNotMember when it was refused by the others or removed. The member cannot be started again in this process: its files
 // are still open in it.
 func (n *Node) Err() <-chan error { return n.errc }
 

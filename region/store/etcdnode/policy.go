@@ -39,6 +39,7 @@ const (
 // policy decides what to do; it does nothing itself. The zero value of the times means never.
 type policy struct {
 	retention    time.Duration
+	keepNone     bool     // history is dropped at every look
 	samples      []sample // of the head, oldest first, sampleEvery apart
 	done         int64    // compacted up to this revision
 	pressedAt    time.Time
@@ -71,6 +72,9 @@ func (p *policy) compactTo(now time.Time, s sizes) int64 {
 	}
 	if s.pressed() && (s.alarm || p.pressedAt.IsZero() || s.margin() < p.pressedTo || now.Sub(p.pressedAt) >= pressedGap) {
 		to = max(to, s.head-s.margin())
+	}
+	if p.keepNone {
+		to = s.head
 	}
 	// A compaction is a write: none for nothing.
 	if to <= p.done {

@@ -111,11 +111,14 @@ func (r *room) check(grows bool) error {
 // Room returns nil when the member's disk has room for a write. Else nothing must be written: store.ErrFull for what grows while less than the
 // reserve is free, store.ErrUnavailable for everything else when next to nothing is. It
 // names the directory and the bytes, returns at once, and is safe for concurrent use.
-func (n *Node) Room(grows bool) error {
-	if time.Since(n.room.seen.Load().at) >= diskFresh {
-		n.room.look()
+func (n *Node) Room(grows bool) error { return n.room.ask(grows) }
+
+// ask is check after a look that is no older than diskFresh.
+func (r *room) ask(grows bool) error {
+	if time.Since(r.seen.Load().at) >= diskFresh {
+		r.look()
 	}
-	return n.room.check(grows)
+	return r.check(grows)
 }
 
 // watchRoom looks at the disk until the member ends.

@@ -11,9 +11,8 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 
-	"github.com/nearside/nearside/region/store/internal/zaplog"
+	"github.com/nearside/nearside/region/store/etcdcluster"
 )
 
 // Upkeep is what an etcd otherwise needs an operator for: history is compacted by age and,
@@ -37,6 +36,8 @@ type Space struct {
 	DiskReserve uint64 // bytes below which Room refuses puts
 
 	Compactions, Defragmentations, Disarms uint64
+
+	Looks uint64 // how often upkeep has seen etcd answer
 }
 
 // upkeep is the state behind Space; all but the fields below mu belong to keep's goroutine.
@@ -77,17 +78,19 @@ func (n *Node) keep() {
 		case <-stopped:
 		}
 	})
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{n.Endpoint()}, Context: ctx,
-		Logger:      zaplog.New(log.With("part", "etcd-upkeep"), func(message, _ string) bool { return strings.HasPrefix(message, "retrying of") }),
-		DialOptions: []grpc.DialOption{grpc.WithNoProxy()},
-	})
+	client, err := etcdcluster.Dial(ctx, n.Endpoint(), log)
 	if err != nil {
 		log.Error("the store is not looked after: history grows until it is full", "cause", err)
 		return
 	}
 	defer client.Close()
+	defer func() {
+		if n.tender.peers != nil {
+			n.tender.peers.Close()
+		}
+	}()
 	n.upkeep.policy = newPolicy(n.cfg.Retention)
+	n.upkeep.policy.keepNone = n.cfg.CompactEvery > 0
 	tick := time.NewTicker(n.cfg.UpkeepInterval)
 	defer tick.Stop()
 	failing := false
@@ -111,9 +114,21 @@ func (n *Node) keep() {
 // tend takes one look and does at most one compaction and one defragmentation.
 func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 	p := &n.upkeep.policy
-	s, member, err := n.measure(ctx, c)
+	s, st, err := n.measure(ctx, c)
 	if err != nil {
 		return err
+	}
+	at, err := n.stand(ctx, c, st)
+	if err != nil {
+		return err
+	}
+	if at.learns {
+		return nil
+	}
+	if at.cluster {
+		if err := n.tendCluster(ctx, c, at); err != nil {
+			return err
+		}
 	}
 	now := time.Now()
 	p.sample(now, s.head)
@@ -121,18 +136,22 @@ func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 	if disk.level == roomNone {
 		return nil // all of this writes
 	}
-	if p.wantsDefrag(now, s) && (!disk.known || disk.free >= uint64(s.inUse)+minReserve) {
+	switch wants := p.wantsDefrag(now, s) && (!disk.known || disk.free >= uint64(s.inUse)+minReserve); {
+	case !wants:
+		n.tender.wantsDefrag = time.Time{}
+	case n.myTurn(ctx, c, at, s, now):
 		if s, err = n.defragment(ctx, c, s); err != nil {
 			return err
 		}
-		p.defragmented = time.Now()
+		p.defragmented, n.tender.wantsDefrag = time.Now(), time.Time{}
 	}
 	if s.alarm && s.size <= s.enough() {
-		if _, err := call(ctx, upkeepTimeout, func(ctx context.Context) (*clientv3.AlarmResponse, error) {
-			// Only this alarm: one that says the data is corrupt must stay.
-			return c.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: member, Alarm: etcdserverpb.AlarmType_NOSPACE})
-		}); err != nil {
+		disarmed, err := n.disarm(ctx, c, at)
+		if err != nil {
 			return fmt.Errorf("disarm the alarm: %w", err)
+		}
+		if !disarmed {
+			return nil // it is another member's, which does the same
 		}
 		p.stuck = false
 		n.note(func(s *Space) { s.Alarm = false; s.Disarms++ })
@@ -140,6 +159,10 @@ func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 		return nil
 	}
 	if to := p.compactTo(now, s); to > 0 {
+		if !at.leads {
+			p.compacted(now, s, to) // for all, by the one that leads
+			return nil
+		}
 		return n.compact(ctx, c, s, to, now)
 	}
 	if s.alarm && s.inUse > s.enough() && !p.stuck {
@@ -150,19 +173,19 @@ func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 }
 
 // measure asks etcd for its sizes.
-func (n *Node) measure(ctx context.Context, c *clientv3.Client) (sizes, uint64, error) {
+func (n *Node) measure(ctx context.Context, c *clientv3.Client) (sizes, *clientv3.StatusResponse, error) {
 	st, err := call(ctx, upkeepTimeout, func(ctx context.Context) (*clientv3.StatusResponse, error) {
 		return c.Status(ctx, n.Endpoint())
 	})
 	if err != nil {
-		return sizes{}, 0, fmt.Errorf("ask for the status: %w", err)
+		return sizes{}, nil, fmt.Errorf("ask for the status: %w", err)
 	}
 	s := sizes{size: st.DbSize, inUse: st.DbSizeInUse, quota: n.cfg.QuotaBytes, head: st.Header.Revision}
 	for _, e := range st.Errors {
 		s.alarm = s.alarm || strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String())
 	}
-	n.note(func(sp *Space) { sp.Size, sp.InUse, sp.Quota, sp.Alarm = s.size, s.inUse, s.quota, s.alarm })
-	return s, st.Header.MemberId, nil
+	n.note(func(sp *Space) { sp.Size, sp.InUse, sp.Quota, sp.Alarm = s.size, s.inUse, s.quota, s.alarm; sp.Looks++ })
+	return s, st, nil
 }
 
 // compact drops history up to revision to.

@@ -224,6 +224,17 @@ func TestFullDiskRefusesWritesAndEndsNothing(t *testing.T) {
 	} else {
 		t.Logf("start on a full disk: %v", err)
 	}
+	// P3, P11: a node that has records holds them all the same. It answers from its copy, and its members wait for room.
+	if r, err := etcdnode.Reserve(cfg); err != nil {
+		t.Errorf("a node with records was refused on a full disk: %v", err)
+	} else if err := errors.Join(r.Room(true), r.Close()); !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("room for a write on a full disk: %v", err)
+	}
+	empty := cfg
+	empty.DataDir = filepath.Join(filepath.Dir(cfg.DataDir), "none-yet")
+	if _, err := etcdnode.Reserve(empty); !errors.Is(err, etcdnode.ErrNoSpace) && !errors.Is(err, etcdnode.ErrNotWritable) {
+		t.Errorf("a first start on a full disk: %v", err)
+	}
 	if err := os.Remove(foreign); err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,10 @@ type Config struct {
 	// always is room. See etcdnode.Node.Room.
 	Room func(grows bool) error
 
+	// Lazy lets Open return without a word from etcd: the stamp is looked at by the first call that etcd
+	// answers, and until then every call gets what Open would have returned.
+	Lazy bool
+
 	// Logger may be nil.
 	Logger *slog.Logger
 

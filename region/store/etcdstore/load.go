@@ -19,6 +19,9 @@ const loadTries = 3
 // Load implements store.Store. The first page and the epoch come from one linearizable
 // transaction, the other pages from its revision, so the image is of one moment.
 func (s *Store) Load(ctx context.Context) (store.Image, error) {
+	if err := s.open(ctx); err != nil {
+		return store.Image{}, err
+	}
 	for try := 1; ; try++ {
 		img, err := s.load(ctx)
 		if errors.Is(err, store.ErrCompacted) && try < loadTries {
@@ -69,16 +72,23 @@ func record(kv *mvccpb.KeyValue) store.Record {
 	return store.Record{Key: string(kv.Key)[len(dataRoot):], Value: kv.Value, Revision: uint64(kv.ModRevision)}
 }
 
+// errEmptied: etcd answers, and it is not the store any more. Nothing is written to it: what memory shows is of
+// another history, and a write that is acknowledged would not be seen (P1).
+var errEmptied = fmt.Errorf("%w: %s is missing: the store was emptied while in use; start this node again to begin a new history", store.ErrUnavailable, epochKey)
+
 // epochOf reads the epoch's record. Its absence means that somebody emptied the store below us.
 func epochOf(kvs []*mvccpb.KeyValue) (api.Epoch, error) {
 	if len(kvs) == 0 {
-		return api.Epoch{}, fmt.Errorf("%s is missing: the store was emptied while in use; start this node again to begin a new history", epochKey)
+		return api.Epoch{}, errEmptied
 	}
 	return parseEpoch(kvs[0].Value)
 }
 
 // Epoch implements store.Store.
 func (s *Store) Epoch(ctx context.Context) (api.Epoch, error) {
+	if err := s.open(ctx); err != nil {
+		return api.Epoch{}, err
+	}
 	e, _, err := s.epoch(ctx)
 	return e, err
 }
@@ -101,6 +111,9 @@ func (s *Store) epoch(ctx context.Context) (e api.Epoch, revision int64, err err
 func (s *Store) RaiseEpoch(ctx context.Context, above uint64) (api.Epoch, error) {
 	if above == ^uint64(0) {
 		return api.Epoch{}, errors.New("no epoch is above the highest")
+	}
+	if err := s.open(ctx); err != nil {
+		return api.Epoch{}, err
 	}
 	for {
 		old, rev, err := s.epoch(ctx)

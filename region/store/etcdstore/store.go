@@ -6,6 +6,7 @@
 //	/nearside/v1/meta/epoch    the epoch, "generation-nonce"
 //	/nearside/v1/data/…        the records
 //
+// A watch is of all three, so that every node learns at once of an epoch that another one raised.
 // Revisions are etcd's own. They also rise for what others write and for the epoch, so a
 // revision may pass without a batch.
 //
@@ -19,6 +20,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -50,13 +52,17 @@ type Store struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
+	term     atomic.Uint64 // the highest of the leaders that answered
+	stamped  atomic.Bool   // the store is known to be this region's
+	stamping chan struct{} // capacity 1: held by who looks at the stamp
+
 	mu      sync.Mutex
 	watches map[*watch]struct{} // the running ones, for Barrier to nudge
 }
 
 // Open connects to etcd, stamps an empty store with the region and its first epoch, and
 // checks the stamp of a used one (store.ErrWrongRegion). It needs etcd to answer within
-// cfg.RequestTimeout, else store.ErrUnavailable. ctx bounds Open only.
+// cfg.RequestTimeout, else store.ErrUnavailable, unless cfg.Lazy. ctx bounds Open only.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -85,13 +91,43 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cancel()
 		return nil, fmt.Errorf("etcd at %v: %w", cfg.Endpoints, err)
 	}
-	s := &Store{cfg: cfg, client: client, ctx: sctx, cancel: cancel, watches: make(map[*watch]struct{})}
-	if err := s.stamp(ctx); err != nil {
+	s := &Store{cfg: cfg, client: client, ctx: sctx, cancel: cancel, watches: make(map[*watch]struct{}), stamping: make(chan struct{}, 1)}
+	if cfg.Lazy {
+		return s, nil
+	}
+	if err := s.open(ctx); err != nil {
 		_ = s.Close()
 		return nil, err
 	}
 	return s, nil
 }
+
+// open makes sure, once, that the store is this region's. Calls before that take turns.
+func (s *Store) open(ctx context.Context) error {
+	if s.stamped.Load() {
+		return nil
+	}
+	rctx, done := s.request(ctx)
+	defer done()
+	select {
+	case s.stamping <- struct{}{}:
+		defer func() { <-s.stamping }()
+	case <-rctx.Done():
+		return s.translate(ctx, fmt.Errorf("it has not answered yet: %w", context.Cause(rctx)))
+	}
+	if s.stamped.Load() {
+		return nil
+	}
+	err := s.stamp(ctx) // with a time-out of its own for each request
+	if err == nil {
+		s.stamped.Store(true)
+	}
+	return err
+}
+
+// Hurry makes the client try again at once, instead of at the end of its back-off of up to 2 s:
+// for a caller that knows that etcd is back.
+func (s *Store) Hurry() { s.client.ActiveConnection().ResetConnectBackoff() }
 
 // meaningless: the client logs a warning for every try of a request while etcd is away; the
 // caller gets the error and says it once.
@@ -192,32 +228,46 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 	}
 	var guards []clientv3.Cmp
 	writes := make([]clientv3.Op, 0, len(ops))
-	grows := false
 	for _, op := range ops {
 		key := dataRoot + op.Key
 		if op.Guarded {
 			// The revision of a missing key is 0, so one form serves both kinds of guard.
 			guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", int64(op.If)))
 		}
-		if op.Delete {
+		switch {
+		case op.Check:
+		case op.Delete:
 			writes = append(writes, clientv3.OpDelete(key))
-		} else {
-			grows = true
+		default:
 			writes = append(writes, clientv3.OpPut(key, string(op.Value)))
 		}
 	}
-	if s.cfg.Room != nil {
-		if err := s.cfg.Room(grows); err != nil {
+	if s.cfg.Room != nil && len(writes) > 0 {
+		if err := s.cfg.Room(store.Puts(ops)); err != nil {
 			return 0, err
 		}
 	}
+	if err := s.open(ctx); err != nil {
+		return 0, err
+	}
 	rctx, done := s.request(ctx)
 	defer done()
-	resp, err := s.client.Txn(rctx).If(guards...).Then(writes...).Commit()
+	changed := s.underOneLeader(rctx, done)
+	if len(guards) < store.MaxOps { // etcd takes no more; in an emptied store that many guards do not all hold
+		guards = append(guards, clientv3.Compare(clientv3.CreateRevision(epochKey), ">", 0))
+	}
+	resp, err := s.client.Txn(rctx).If(guards...).Then(writes...).Else(clientv3.OpGet(epochKey, clientv3.WithKeysOnly())).Commit()
+	if err != nil && changed.Load() && ctx.Err() == nil && s.ctx.Err() == nil {
+		return 0, fmt.Errorf("%w: another member leads it since the commit began", store.ErrUnavailable)
+	}
 	if err != nil {
 		return 0, s.translate(ctx, err)
 	}
+	s.sawTerm(resp.Header.RaftTerm)
 	if !resp.Succeeded {
+		if len(resp.Responses[0].GetResponseRange().Kvs) == 0 {
+			return 0, errEmptied
+		}
 		return 0, store.ErrConflict
 	}
 	return uint64(resp.Header.Revision), nil
@@ -225,11 +275,18 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 
 // Barrier implements store.Store with a linearizable read of one small key.
 func (s *Store) Barrier(ctx context.Context) (uint64, error) {
+	if err := s.open(ctx); err != nil {
+		return 0, err
+	}
 	rctx, done := s.request(ctx)
 	defer done()
 	resp, err := s.client.Get(rctx, epochKey, clientv3.WithKeysOnly())
 	if err != nil {
 		return 0, s.translate(ctx, err)
+	}
+	s.sawTerm(resp.Header.RaftTerm)
+	if len(resp.Kvs) == 0 {
+		return 0, errEmptied
 	}
 	rev := uint64(resp.Header.Revision)
 	s.nudge(rev)

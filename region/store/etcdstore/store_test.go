@@ -366,3 +366,95 @@ func TestBadConfigIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// P10: a store that is opened lazily is there before etcd is; its calls say so, and work as soon
+// as etcd does. The stamp is looked at then.
+func TestLazyStoreWaitsForEtcd(t *testing.T) {
+	cfg := etcdnode.Config{Region: storetest.Region, Node: "n1", DataDir: t.TempDir()}
+	place, err := etcdnode.Reserve(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Close()
+	open := func(region api.Region) *etcdstore.Store {
+		s, err := etcdstore.Open(t.Context(), etcdstore.Config{Endpoints: []string{place.Endpoint()}, Region: region, Lazy: true, RequestTimeout: 300 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	s := open(storetest.Region)
+	write := func() error {
+		_, err := s.Commit(t.Context(), []store.Op{{Key: "a", Value: []byte("1")}})
+		return err
+	}
+	none := func() error { return s.Watch(t.Context(), 0, func(store.Batch) error { return nil }, nil) }
+	for what, err := range map[string]error{"commit": write(), "watch": none()} {
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("%s without etcd: %v", what, err)
+		}
+	}
+	if _, err := s.Load(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("load without etcd: %v", err)
+	}
+	n := startNode(t, cfg)
+	s.Hurry()
+	for limit := time.Now().Add(20 * time.Second); ; {
+		if err = write(); err == nil || time.Now().After(limit) {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err := s.Load(t.Context()); err != nil || len(img.Records) != 1 || img.Epoch.IsZero() {
+		t.Errorf("%+v, %v", img, err)
+	}
+	if _, err := open("mars").Load(t.Context()); !errors.Is(err, store.ErrWrongRegion) {
+		t.Errorf("as another region: %v", err)
+	}
+	if n.Endpoint() != place.Endpoint() {
+		t.Errorf("at %s, not %s", n.Endpoint(), place.Endpoint())
+	}
+}
+
+// P1, P10: a store that somebody empties while it is in use takes nothing more under its old name, says
+// so, and tells nobody that its records were deleted one by one. Commits went into it and were
+// acknowledged, and no read ever showed them.
+func TestEmptiedStoreTakesNothing(t *testing.T) {
+	n := startNode(t, etcdnode.Config{})
+	s, c := n.open(t), n.client(t)
+	ctx := t.Context()
+	rev, err := s.Commit(ctx, []store.Op{{Key: "a", Value: []byte("1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Watch(ctx, rev, func(b store.Batch) error {
+			t.Errorf("told of what nobody deregistered: %+v", b)
+			return nil
+		}, func(uint64) {})
+	}()
+	if _, err := c.Delete(ctx, "/nearside/v1/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, store.ErrEpochRaised) {
+		t.Errorf("the watch ended with %v", err)
+	}
+	_, epoch := s.Epoch(ctx)
+	_, load := s.Load(ctx)
+	_, barrier := s.Barrier(ctx)
+	_, commit := s.Commit(ctx, []store.Op{{Key: "b", Value: []byte("1")}})
+	_, guarded := s.Commit(ctx, []store.Op{{Key: "b", Value: []byte("1"), Guarded: true}})
+	for what, err := range map[string]error{"Epoch": epoch, "Load": load, "Barrier": barrier, "Commit": commit, "a guarded Commit": guarded} {
+		if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "was emptied while in use") {
+			t.Errorf("%s on an emptied store: %v", what, err)
+		}
+	}
+	got, err := c.Get(ctx, "/nearside/v1/", clientv3.WithPrefix())
+	if err != nil || len(got.Kvs) != 0 {
+		t.Errorf("%d records were written to an emptied store, %v", len(got.Kvs), err)
+	}
+}

@@ -71,6 +71,12 @@ func (s *Store) Watch(ctx context.Context, from uint64, apply func(store.Batch) 
 	if from >= math.MaxInt64 {
 		return fmt.Errorf("%w: there is no revision %d", store.ErrCompacted, from)
 	}
+	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
+	}
 	w := &watch{wake: make(chan struct{}, 1), apply: apply, progress: progress}
 	w.seen.Store(from)
 	s.mu.Lock()
@@ -97,7 +103,7 @@ func (s *Store) Watch(ctx context.Context, from uint64, apply func(store.Batch) 
 	// Watch blocks until etcd has answered, so while etcd is away it must not run here.
 	opened := make(chan clientv3.WatchChan, 1)
 	helpers.Go(func() {
-		opened <- watcher.Watch(wctx, dataRoot, clientv3.WithPrefix(), clientv3.WithRev(int64(from)+1), clientv3.WithCreatedNotify())
+		opened <- watcher.Watch(wctx, root, clientv3.WithPrefix(), clientv3.WithRev(int64(from)+1), clientv3.WithCreatedNotify())
 	})
 	limit := time.NewTimer(s.cfg.RequestTimeout)
 	defer limit.Stop()
@@ -220,13 +226,33 @@ func (s *Store) take(ctx context.Context, w *watch, resp clientv3.WatchResponse)
 		// The client opens a broken stream again by itself, from what it last received; that
 		// nothing comes twice is promised here, so it is also checked here.
 		if uint64(rev) > w.seen.Load() {
-			if err := w.apply(batch(uint64(rev), events[:n])); err != nil {
+			if err := w.tellEvents(uint64(rev), events[:n]); err != nil {
 				return err
 			}
-			w.seen.Store(uint64(rev))
 		}
 		events = events[n:]
 	}
+	return nil
+}
+
+// tellEvents passes on what one commit changed. One that changed the epoch's record is ours, and changed
+// nothing else, or somebody deleted it together with records: then these are not passed on, for nobody deregistered.
+func (w *watch) tellEvents(rev uint64, events []*clientv3.Event) error {
+	meta := func(e *clientv3.Event) bool { return !strings.HasPrefix(string(e.Kv.Key), dataRoot) }
+	for _, e := range events {
+		if string(e.Kv.Key) == epochKey {
+			w.tell(rev)
+			return store.ErrEpochRaised
+		}
+	}
+	if events = slices.DeleteFunc(events, meta); len(events) == 0 {
+		w.tell(rev)
+		return nil
+	}
+	if err := w.apply(batch(rev, events)); err != nil {
+		return err
+	}
+	w.seen.Store(rev)
 	return nil
 }
 

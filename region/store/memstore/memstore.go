@@ -39,6 +39,7 @@ type Store struct {
 	lose    int  // LoseAnswers: commits left
 	full    bool // SetFull
 	epoch   api.Epoch
+	raised  []uint64 // revisions that RaiseEpoch took, rising
 	head    uint64
 	records map[string]store.Record
 	history []store.Batch // rising revisions, all above compacted; batches are never changed
@@ -127,13 +128,14 @@ func (s *Store) Commit(ctx context.Context, ops []store.Op) (uint64, error) {
 			return 0, store.ErrConflict
 		}
 	}
-	refused := s.full && slices.ContainsFunc(ops, func(op store.Op) bool { return !op.Delete })
+	refused := s.full && store.Puts(ops)
 	if refused && s.lose == 0 {
 		return 0, store.ErrFull
 	}
 	b := store.Batch{Revision: s.head + 1}
 	for _, op := range ops {
 		switch _, exists := s.records[op.Key]; {
+		case op.Check:
 		case !op.Delete:
 			r := store.Record{Key: op.Key, Value: slices.Clone(op.Value), Revision: b.Revision}
 			s.records[op.Key] = r
@@ -197,10 +199,16 @@ func (s *Store) Watch(ctx context.Context, from uint64, apply func(store.Batch) 
 			}
 		})
 		todo := slices.Clone(s.history[i:]) // compaction may move the slice meanwhile
-		head, changed := s.head, s.changed
+		head, changed, raised := s.head, s.changed, uint64(0)
+		if k, _ := slices.BinarySearch(s.raised, seen+1); k < len(s.raised) {
+			raised = s.raised[k]
+		}
 		s.mu.Unlock()
 
 		for _, b := range todo {
+			if raised > 0 && b.Revision > raised {
+				break
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -208,6 +216,12 @@ func (s *Store) Watch(ctx context.Context, from uint64, apply func(store.Batch) 
 				return err
 			}
 			seen, told = b.Revision, b.Revision
+		}
+		if raised > 0 {
+			if progress != nil {
+				progress(raised)
+			}
+			return store.ErrEpochRaised
 		}
 		if len(todo) > 0 {
 			continue // there may be more by now
@@ -269,6 +283,7 @@ func (s *Store) RaiseEpoch(ctx context.Context, above uint64) (api.Epoch, error)
 	}
 	s.epoch = api.Epoch{Generation: above + 1, Nonce: nonce}
 	s.head++ // as in etcd: every write takes a revision
+	s.raised = append(s.raised, s.head)
 	s.tell()
 	return s.epoch, nil
 }

@@ -121,6 +121,42 @@ func guards(t *testing.T, kit Kit) {
 	}
 }
 
+// P2: who is no longer the owner of a record cannot write beside it.
+func checks(t *testing.T, kit Kit) {
+	w := open(t, kit)
+	r1 := w.commit(put("claim", "a"), put("x", "1"), put("y", "1"))
+	f := w.follow(r1)
+	if rev := w.commit(check("claim", r1)); rev != r1 {
+		t.Errorf("a check alone took revision %d, want %d", rev, r1)
+	}
+	w.commit(check("none", 0), check("claim", r1))
+	r2 := w.commit(check("claim", r1), guarded(del("x"), r1), put("z", "1"))
+	r3 := w.commit(put("claim", "b"))
+	for what, ops := range map[string][]store.Op{
+		"a check alone":          {check("claim", r1)},
+		"a check of what is not": {check("none", r1)},
+		"a check of what is":     {check("claim", 0)},
+		"a delete beside it":     {check("claim", r1), guarded(del("y"), r1)},
+		"a put beside it":        {put("z", "2"), check("claim", r1)},
+	} {
+		if rev, err := w.s.Commit(w.ctx, ops); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s: revision %d, %v; want a conflict", what, rev, err)
+		}
+	}
+	f.reach(t, r3)
+	if got, want := text(w.load().Records), fmt.Sprintf("claim=b@%d y=1@%d z=1@%d ", r3, r1, r2); got != want {
+		t.Errorf("loaded %q, want %q", got, want)
+	}
+	if n := len(f.all()); n != 2 {
+		t.Errorf("%d batches watched, want 2", n)
+	}
+	many := make([]store.Op, 0, store.MaxOps)
+	for i := range store.MaxOps - 1 {
+		many = append(many, guarded(put("m/"+strconv.Itoa(i), "x"), 0))
+	}
+	w.commit(append(many, check("claim", r3))...)
+}
+
 func badCommits(t *testing.T, kit Kit) {
 	w := open(t, kit)
 	before := w.barrier()
@@ -140,6 +176,8 @@ func badCommits(t *testing.T, kit Kit) {
 		{"a long key", []store.Op{put(strings.Repeat("k", store.MaxKey+1), "x")}, false},
 		{"a key twice", []store.Op{put("a", "1"), put("b", "1"), del("a")}, false},
 		{"a guard without Guarded", []store.Op{{Key: "a", If: 7}}, false},
+		{"a check without a guard", []store.Op{{Key: "a", Check: true}}, false},
+		{"a check that writes", []store.Op{{Key: "a", Check: true, Guarded: true, Value: []byte("x")}}, false},
 	} {
 		_, err := w.s.Commit(w.ctx, tt.ops)
 		if err == nil || errors.Is(err, store.ErrTooLarge) != tt.large || errors.Is(err, store.ErrUnavailable) {
@@ -170,7 +208,8 @@ func fullStore(t *testing.T, kit Kit) {
 		t.Errorf("a delete whose guard fails: %v, want a conflict", err)
 	}
 	r2 := w.commit(guarded(del("a"), r1))
-	r3 := w.commit(del("b"), del("missing"))
+	w.commit(check("c", r1))
+	r3 := w.commit(check("c", r1), del("b"), del("missing"))
 	f.reach(t, r3)
 	if got, want := text(w.load().Records), fmt.Sprintf("c=1@%d ", r1); got != want {
 		t.Errorf("loaded %q, want %q", got, want)

@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,6 +47,7 @@ func Run(t *testing.T, kit Kit) {
 		{"revisions rise and a commit that changes nothing takes none", revisionsRise},
 		{"a commit happens whole or not at all (P5)", atomicCommit},
 		{"guards hold", guards},
+		{"a check guards the writes beside it and writes nothing", checks},
 		{"bad commits are refused and write nothing", badCommits},
 		{"a full store refuses puts, and goes on with deletes, reads and watches (P10)", fullStore},
 		{"a full store opens again with everything (P11)", fullStoreReopens},
@@ -90,6 +92,10 @@ func open(t *testing.T, kit Kit) world {
 
 func put(key, value string) store.Op { return store.Op{Key: key, Value: []byte(value)} }
 func del(key string) store.Op        { return store.Op{Key: key, Delete: true} }
+
+func check(key string, rev uint64) store.Op {
+	return store.Op{Key: key, Check: true, Guarded: true, If: rev}
+}
 
 func guarded(op store.Op, rev uint64) store.Op {
 	op.Guarded, op.If = true, rev
@@ -145,18 +151,19 @@ type follower struct {
 	err      error // Watch's, once done
 	batches  []store.Batch
 	progress []uint64
+	raised   int           // how often it was told of another epoch
 	broken   string        // the first broken promise
 	told     chan struct{} // closed and replaced at every news
 }
 
-// follow starts a watch that checks order and uniqueness as it goes.
+// follow starts a watch that checks order and uniqueness as it goes. It watches on when the epoch was raised.
 func (w world) follow(from uint64) *follower {
 	ctx, cancel := context.WithCancel(w.ctx)
 	f := &follower{cancel: cancel, done: make(chan struct{}), told: make(chan struct{})}
 	go func() {
 		defer close(f.done)
 		last := from
-		err := w.s.Watch(ctx, from, func(b store.Batch) error {
+		apply := func(b store.Batch) error {
 			f.news(func() {
 				switch {
 				case b.Revision <= last:
@@ -178,7 +185,8 @@ func (w world) follow(from uint64) *follower {
 				f.batches = append(f.batches, b)
 			})
 			return nil
-		}, func(rev uint64) {
+		}
+		progress := func(rev uint64) {
 			f.news(func() {
 				if n := len(f.progress); rev < last || n > 0 && rev < f.progress[n-1] {
 					f.breaks("progress fell to %d", rev)
@@ -186,8 +194,16 @@ func (w world) follow(from uint64) *follower {
 				last = max(last, rev)
 				f.progress = append(f.progress, rev)
 			})
-		})
-		f.news(func() { f.err = err })
+		}
+		err := store.ErrEpochRaised
+		for errors.Is(err, store.ErrEpochRaised) {
+			err = w.s.Watch(ctx, last, apply, progress)
+			f.news(func() {
+				if f.err = err; errors.Is(err, store.ErrEpochRaised) {
+					f.raised++
+				}
+			})
+		}
 	}()
 	w.t.Cleanup(func() { cancel(); <-f.done })
 	return f

@@ -229,6 +229,10 @@ func progressReachesBarrier(t *testing.T, kit Kit) {
 			t.Errorf("progress %d overtook a batch: %d of %d told", rev, n, i+1)
 		}
 	}
+	if f.mu.Lock(); f.raised != 5 {
+		t.Errorf("told of %d of 5 epochs", f.raised)
+	}
+	f.mu.Unlock()
 	// A strong read waits for this; "soon" is far below the pulse of a quiet watch. One may be
 	// late on a busy machine, most may not.
 	if slow > 2 {

@@ -21,6 +21,7 @@ func clean(img *view.Image) {
 		seen[o.Region] = true
 		o.AgeMS = min(max(o.AgeMS, 0), maxAgeMS)
 		o.RTTMS = max(o.RTTMS, 0)
+		o.Drained = min(max(o.Drained, 0), 100)
 		o.Addresses = filter(o.Addresses, func(a *string) bool { return validBase(*a) })
 		return true
 	})
@@ -29,7 +30,7 @@ func clean(img *view.Image) {
 			s.Namespace = api.DefaultNamespace
 		}
 		s.Regions = filter(s.Regions, func(c *view.ContentImage) bool {
-			c.Total, c.Passing = max(c.Total, 0), max(c.Passing, 0)
+			c.Total, c.Passing, c.Draining = max(c.Total, 0), max(c.Passing, 0), max(c.Draining, 0)
 			c.Endpoints = filter(c.Endpoints, func(e *api.Endpoint) bool { return validEndpoint(e, c.Version.Region) })
 			return api.ValidLabel(string(c.Version.Region))
 		})

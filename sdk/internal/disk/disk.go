@@ -1,52 +1,61 @@
 // Package disk keeps the SDK's snapshot: what a client knew, in one file that is either
 // whole or not used.
 //
-// A file is a header (magic, format, length, xxhash of the payload) and a payload (JSON,
-// zstd). It is written beside and renamed into place, and the generation before it is
-// kept, so that at any moment at least one whole file is there (a kill during a write, row
-// 38 of the failure catalogue). What is read is checked field by field: the directory may
-// be shared, and a file there is no more trusted than the network (row 39).
+// A file is a header (magic, format, flags, length, xxhash of the payload), a payload (JSON,
+// zstd) and, with a key, an HMAC-SHA256 over all of it. It is written beside and renamed into
+// place, and the generation before it is kept, so that at any moment at least one whole file
+// is there (a kill during a write, row 38 of the failure catalogue). What is read is checked
+// field by field: the directory may be shared, and without a key a file there is no more
+// trusted than the network (row 39).
 package disk
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-
-	"github.com/cespare/xxhash/v2"
-	"github.com/klauspost/compress/zstd"
+	"time"
 
 	"github.com/nearside/nearside/sdk/internal/view"
 )
 
 const (
-	magic     = "NEARSNAP"
-	format    = 1
-	headerLen = len(magic) + 4 + 4 + 8 + 8
-
-	// MaxFile bounds the file, MaxPlain what it unpacks to: enough for 256 services of
-	// three regions with all their metadata, and no bomb.
+	// MaxFile bounds the file, MaxPlain what it unpacks to: enough for thousands of services of
+	// three regions, and no bomb.
 	MaxFile  = 32 << 20
-	MaxPlain = 128 << 20
+	MaxPlain = 64 << 20
 
 	prevSuffix = ".prev"
+	// leftFor is the age from which on a file that a killed program left is taken away.
+	leftFor = 10 * time.Minute
 )
 
-// ErrDamaged is in the chain of every error about a file that is there but not whole or
-// not ours.
-var ErrDamaged = errors.New("the snapshot is damaged")
+var (
+	// ErrDamaged is in the chain of every error about a file that is there but not whole or
+	// not ours.
+	ErrDamaged = errors.New("the snapshot is damaged")
+
+	// ErrNotSigned means that the file was not signed with the key.
+	ErrNotSigned = errors.New("it is not signed with the key in use: made by another program, changed since, or written before the key was set; it is not used, and the next one replaces it")
+
+	// ErrTooLarge means that an image does not fit into the limit.
+	ErrTooLarge = errors.New("the snapshot is over its limit")
+)
 
 // File is a snapshot on disk. It is not safe for concurrent use; other processes may
 // write the same file (the last one wins, never a mix).
 type File struct {
+	// Key signs the file; empty = unsigned files are written, and any are read.
+	Key []byte
+	// Max bounds the file written, in bytes; 0 = MaxFile, which is the most.
+	Max int
+
 	path string
 	// sound tells that the file in place was read or written whole, so that it is worth
 	// keeping as the generation before.
 	sound bool
+	swept bool
 }
 
 // New names the snapshot in dir.
@@ -59,12 +68,12 @@ func (f *File) Path() string { return f.path }
 // that were not: it may come together with an image (the older generation was used). It
 // is fs.ErrNotExist when there is no file at all.
 func (f *File) Read() (*view.Image, error) {
-	img, err := read(f.path)
+	img, err := f.read(f.path)
 	if err == nil {
 		f.sound = true
 		return img, nil
 	}
-	prev, prevErr := read(f.path + prevSuffix)
+	prev, prevErr := f.read(f.path + prevSuffix)
 	if prevErr == nil {
 		return prev, err
 	}
@@ -74,24 +83,27 @@ func (f *File) Read() (*view.Image, error) {
 	return nil, err
 }
 
-func read(path string) (*view.Image, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() { // opening a pipe would wait for ever
-		return nil, fmt.Errorf("%s is not a regular file: %w", path, ErrDamaged)
-	}
-	r, err := os.Open(path)
+func (f *File) read(path string) (*view.Image, error) {
+	r, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
+	st, err := r.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: %w", path, ErrDamaged)
+	}
+	if st.Size() > MaxFile {
+		return nil, fmt.Errorf("%s has over %d bytes: %w", path, MaxFile, ErrDamaged)
+	}
 	b, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
 	if err != nil {
 		return nil, err
 	}
-	img, err := Decode(b)
+	img, err := Decode(b, f.Key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -99,14 +111,19 @@ func read(path string) (*view.Image, error) {
 }
 
 // Write replaces the file, keeping the one in place as the generation before. The
-// directory is created when it is missing.
+// directory is created when it is missing. An image that is over the limit is ErrTooLarge,
+// and changes nothing.
 func (f *File) Write(img *view.Image) error {
-	b, err := Encode(img)
+	b, err := Encode(img, f.Key, f.Max)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return err
+	}
+	if !f.swept {
+		f.swept = true
+		f.sweep(time.Now())
 	}
 	if f.sound {
 		keep(f.path, f.path+prevSuffix)
@@ -116,6 +133,20 @@ func (f *File) Write(img *view.Image) error {
 	}
 	f.sound = true
 	return nil
+}
+
+// sweep takes away what programs left that were killed while they wrote (P8): a program that
+// is killed again and again would fill the disk.
+func (f *File) sweep(now time.Time) {
+	dir, base := filepath.Split(f.path)
+	for _, pattern := range []string{"." + base + "[0-9]*", base + prevSuffix + ".[0-9]*"} {
+		list, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, path := range list {
+			if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() && now.Sub(st.ModTime()) > leftFor {
+				_ = os.Remove(path)
+			}
+		}
+	}
 }
 
 // keep makes prev a second name of path, so that path itself is never missing. Where the
@@ -130,66 +161,4 @@ func keep(path, prev string) {
 		_ = os.Remove(tmp)
 	}
 	_ = os.Remove(tmp) // rename of two names of the same file leaves both
-}
-
-// Encode returns the file's bytes.
-func Encode(img *view.Image) ([]byte, error) {
-	plain, err := json.Marshal(img)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	defer func() { _ = enc.Close() }()
-	b := make([]byte, headerLen, headerLen+len(plain)/2)
-	b = enc.EncodeAll(plain, b)
-	if len(plain) > MaxPlain || len(b) > MaxFile {
-		return nil, fmt.Errorf("snapshot of %d bytes (%d packed) is over the limit", len(plain), len(b))
-	}
-	copy(b, magic)
-	payload := b[headerLen:]
-	h := b[len(magic):]
-	binary.LittleEndian.PutUint32(h, format)
-	binary.LittleEndian.PutUint32(h[4:], 0)
-	binary.LittleEndian.PutUint64(h[8:], uint64(len(payload)))
-	binary.LittleEndian.PutUint64(h[16:], xxhash.Sum64(payload))
-	return b, nil
-}
-
-// Decode reads the file's bytes. Every error has ErrDamaged in its chain; what is
-// returned without one is well formed in every field.
-func Decode(b []byte) (*view.Image, error) {
-	if len(b) > MaxFile {
-		return nil, fmt.Errorf("over %d bytes: %w", MaxFile, ErrDamaged)
-	}
-	if len(b) < headerLen || string(b[:len(magic)]) != magic {
-		return nil, fmt.Errorf("not a nearside snapshot: %w", ErrDamaged)
-	}
-	h, payload := b[len(magic):headerLen], b[headerLen:]
-	if v := binary.LittleEndian.Uint32(h); v != format {
-		return nil, fmt.Errorf("format %d is not known: %w", v, ErrDamaged)
-	}
-	if n := binary.LittleEndian.Uint64(h[8:]); n != uint64(len(payload)) {
-		return nil, fmt.Errorf("%d bytes of %d: %w", len(payload), n, ErrDamaged)
-	}
-	if binary.LittleEndian.Uint64(h[16:]) != xxhash.Sum64(payload) {
-		return nil, fmt.Errorf("the checksum is wrong: %w", ErrDamaged)
-	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxPlain), zstd.WithDecoderMaxWindow(8<<20))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	defer dec.Close()
-	plain, err := dec.DecodeAll(payload, nil)
-	if err != nil {
-		return nil, fmt.Errorf("unpacking: %w: %w", err, ErrDamaged)
-	}
-	img := &view.Image{}
-	if err := json.Unmarshal(plain, img); err != nil {
-		return nil, fmt.Errorf("reading: %w: %w", err, ErrDamaged)
-	}
-	clean(img)
-	return img, nil
 }

@@ -60,7 +60,7 @@ func TestTornFilesFallBack(t *testing.T) {
 	if err := again.Write(image("three")); err != nil {
 		t.Fatal(err)
 	}
-	if img, err := read(f.Path() + prevSuffix); err != nil || first(img) != "one" {
+	if img, err := New(filepath.Dir(f.Path()), "s.snapshot").read(f.Path() + prevSuffix); err != nil || first(img) != "one" {
 		t.Errorf("previous: %v", err)
 	}
 	if img, err := again.Read(); err != nil || first(img) != "three" {
@@ -74,17 +74,14 @@ func TestTornFilesFallBack(t *testing.T) {
 
 // Row 39: every single bent bit is noticed.
 func TestBentFilesAreRefused(t *testing.T) {
-	whole, err := Encode(image("a"))
+	whole, err := Encode(image("a"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range whole {
-		if i >= len(magic)+4 && i < len(magic)+8 {
-			continue // reserved
-		}
 		b := append([]byte(nil), whole...)
 		b[i] ^= 1 << (i % 8)
-		if _, err := Decode(b); !errors.Is(err, ErrDamaged) {
+		if _, err := Decode(b, nil); !errors.Is(err, ErrDamaged) {
 			t.Errorf("byte %d: %v", i, err)
 		}
 	}
@@ -110,7 +107,7 @@ func TestHostileFilesAreCleaned(t *testing.T) {
 		"services":[{"service":"Bad"},{"service":"orders","regions":[{"version":{"region":"eu"},"total":-1,"endpoints":[
 			{"id":"a b","address":"h","port":1,"status":"passing"},{"id":"a","address":"","port":1,"status":"passing"},
 			{"id":"b","address":"h","port":0,"status":"passing"},{"id":"c","address":"h","port":1,"status":"odd"},
-			{"id":"good","address":"h","port":1,"status":"passing","region":"us","tier":9}]}]}]}`)))
+			{"id":"good","address":"h","port":1,"status":"passing","region":"us","tier":9}]}]}]}`)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,17 +136,22 @@ func TestNotAFile(t *testing.T) {
 // FuzzDecode: whatever is in the file, Decode returns an image or ErrDamaged, and what it
 // returns loads.
 func FuzzDecode(f *testing.F) {
-	whole, _ := Encode(image("a"))
+	whole, _ := Encode(image("a"), nil, 0)
 	f.Add(whole, false)
 	f.Add(whole[:len(whole)-3], false)
 	f.Add([]byte(magic), false)
+	bysomebody, _ := Encode(image("a"), []byte("somebody's key"), 0)
+	f.Add(bysomebody, false)
 	f.Add([]byte(`{"home":"us","regions":[{"region":"us"}],"services":[{"service":"orders","regions":[{"version":{"region":"us"},"endpoints":[{"id":"a"}]}]}]}`), true)
 	f.Add([]byte(`{"saved_at":"9999-12-31T23:59:59Z","regions":[{"region":"us","age_ms":9223372036854775807}]}`), true)
 	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
 		if sealed {
 			b = seal(b)
 		}
-		img, err := Decode(b)
+		if _, err := Decode(b, []byte("nobody's key")); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("P12: taken for signed: %v", err)
+		}
+		img, err := Decode(b, nil)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
 				t.Fatalf("untyped error: %v", err)
@@ -162,7 +164,7 @@ func FuzzDecode(f *testing.F) {
 		for _, s := range img.Services {
 			key := api.ServiceKey{Namespace: s.Namespace, Service: s.Service}
 			book.Want(key)
-			book.LoadService(s)
+			book.LoadService(s, now)
 			for _, r := range book.View(key, now).Regions {
 				if r.Origin.AgeMS < 0 {
 					t.Fatalf("age %d", r.Origin.AgeMS)
@@ -170,8 +172,30 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		again := book.Image(now)
-		if _, err := Encode(&again); err != nil {
+		if _, err := Encode(&again, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A file of the first program, which knew of no policies and drains, is read; and what a
+// policy and a drain say comes back, within their bounds.
+func TestFilesOfTheFirstProgramAreRead(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "format1.snapshot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := Decode(b, nil)
+	if err != nil || first(img) != "one" || img.Services[0].Policy != nil || img.Regions[0].Drained != 0 {
+		t.Fatalf("%+v %v", img, err)
+	}
+	img.Regions[0].Drained = 250
+	img.Services[0].Policy = &api.Policy{Allowed: []api.Region{"us"}}
+	if b, err = Encode(img, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	img, err = Decode(b, nil)
+	if err != nil || img.Regions[0].Drained != 100 || len(img.Services[0].Policy.Allowed) != 1 {
+		t.Fatalf("%+v %v", img, err)
+	}
 }

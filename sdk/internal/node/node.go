@@ -30,11 +30,19 @@ type Caller struct {
 
 // NewHTTPClient returns the client for talking to registries: no proxy, no redirects (they
 // would carry the token elsewhere), quick dials. The second result closes its idle
-// connections.
+// connections and ends dials that are under way: a transport goes on with those after the
+// request that began them is over.
 func NewHTTPClient() (*http.Client, func()) {
+	all, stop := context.WithCancel(context.Background())
+	d := net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}
 	t := &http.Transport{
-		Proxy:                 nil,
-		DialContext:           (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		Proxy: nil,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(all, cancel)()
+			return d.DialContext(ctx, network, address)
+		},
 		MaxIdleConnsPerHost:   8,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   3 * time.Second,
@@ -44,7 +52,10 @@ func NewHTTPClient() (*http.Client, func()) {
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return c, t.CloseIdleConnections
+	return c, func() {
+		stop()
+		t.CloseIdleConnections()
+	}
 }
 
 // Answer is what a node said besides the body.
@@ -83,6 +94,25 @@ func (c *Caller) Do(ctx context.Context, method, base, path string, query url.Va
 		return a, fmt.Errorf("answer of %s is not what it should be: %w", base, err)
 	}
 	return a, nil
+}
+
+// Region asks a node for its region; "" when it answers and does not say. It is asked at
+// api.PathReadyz, which every program may, ready or not.
+func (c *Caller) Region(ctx context.Context, base string) (api.Region, error) {
+	resp, err := c.send(ctx, http.MethodGet, base, api.PathReadyz, nil, nil, "application/json")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if r := answerOf(resp).Region; r != "" {
+		return r, nil
+	}
+	var ready api.Readiness
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil || json.Unmarshal(b, &ready) != nil || !api.ValidLabel(string(ready.Region)) {
+		return "", nil // something in between that does not know this path, perhaps
+	}
+	return ready.Region, nil
 }
 
 func (c *Caller) send(ctx context.Context, method, base, path string, query url.Values, in any, accept string) (*http.Response, error) {

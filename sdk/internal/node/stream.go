@@ -174,7 +174,7 @@ func (w *Watch) line() ([]byte, error) {
 func frame(kind, data []byte) (f api.Frame, known bool, err error) {
 	f.Kind = api.FrameKind(kind)
 	switch f.Kind {
-	case api.FrameItem, api.FrameSynced, api.FrameChange, api.FrameReset, api.FrameBookmark, api.FrameReplica:
+	case api.FrameItem, api.FrameSynced, api.FrameChange, api.FrameReset, api.FrameBookmark, api.FrameReplica, api.FramePolicy:
 	default:
 		return f, false, nil
 	}

@@ -16,7 +16,10 @@ type stream struct {
 	// seen notes the replicas that came before synced, where all are told, also on a
 	// resumed stream: an origin of which everything is known and that was not named for a
 	// service does not have it. nil after synced.
-	seen    map[api.ServiceKey]map[api.Region]struct{}
+	seen map[api.ServiceKey]map[api.Region]struct{}
+	// ruled notes the services whose policy came before synced, where all are told: another
+	// has none. nil after synced.
+	ruled   map[api.ServiceKey]struct{}
 	reset   bool        // the listing follows a reset
 	pending []api.Frame // changes of one revision, until its last
 }
@@ -30,7 +33,8 @@ type Effect struct {
 // Begin starts a stream over services. resumed tells that it continues at a version, so
 // that no listing is expected (a reset may still bring one).
 func (b *Book) Begin(services []api.ServiceKey, resumed bool) {
-	b.stream = &stream{services: services, seen: map[api.ServiceKey]map[api.Region]struct{}{}}
+	b.stream = &stream{services: services}
+	b.stream.expect()
 	if !resumed {
 		b.stream.start(false)
 	}
@@ -41,8 +45,14 @@ func (b *Book) Listing() bool { return b.stream != nil && b.stream.listing != ni
 
 func (s *stream) start(reset bool) {
 	s.listing = map[api.ServiceKey]map[api.InstanceID]*held{}
-	s.seen = map[api.ServiceKey]map[api.Region]struct{}{}
+	s.expect()
 	s.reset, s.pending = reset, nil
+}
+
+// expect begins to note what is told before synced.
+func (s *stream) expect() {
+	s.seen = map[api.ServiceKey]map[api.Region]struct{}{}
+	s.ruled = map[api.ServiceKey]struct{}{}
 }
 
 // Apply takes one frame of the stream begun last. Frames of services that were not asked
@@ -67,6 +77,8 @@ func (b *Book) Apply(f api.Frame, now time.Time) (Effect, error) {
 		return b.change(f, now), nil
 	case api.FrameReplica:
 		return b.replica(f, now), nil
+	case api.FramePolicy:
+		return b.policy(f), nil
 	case api.FrameSynced:
 		if b.isOlder(f.Version) {
 			return Effect{}, ErrOlder
@@ -77,8 +89,49 @@ func (b *Book) Apply(f api.Frame, now time.Time) (Effect, error) {
 			return Effect{}, ErrOlder
 		}
 		b.confirm(f, now)
+		changed := union(b.wishes(f), b.loads(f, false))
+		if b.judge(f) {
+			changed = append(changed, b.nowhere()...)
+		}
+		return Effect{Changed: changed}, nil
 	}
 	return Effect{}, nil
+}
+
+// judge takes over what a synced or bookmark says of how much of the other regions is known.
+// It reports whether that makes a difference to services of which nothing is known.
+func (b *Book) judge(f api.Frame) bool {
+	teller := f.Version.Region
+	whole, home := true, teller == b.home
+	for i := range f.Origins {
+		if o := &f.Origins[i]; o.Region != teller {
+			whole = whole && o.Complete
+			home = home || o.Region == b.home && o.Complete
+		}
+	}
+	was := b.whole
+	b.whole = whole && home
+	return b.whole != was
+}
+
+// nowhere returns the services that no region has.
+func (b *Book) nowhere() []api.ServiceKey {
+	var keys []api.ServiceKey
+	for key, s := range b.services {
+		if s.synced && s.nowhere() {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (s *service) nowhere() bool {
+	for _, c := range s.content {
+		if len(c.endpoints) > 0 || c.total > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // isOlder reports whether a node's own version is below the best seen of its region. An
@@ -121,7 +174,7 @@ func (b *Book) synced(f api.Frame, now time.Time) Effect {
 	var eff Effect
 	for _, key := range st.services {
 		s := b.services[key]
-		if s == nil {
+		if s == nil || !st.covers(s) {
 			continue
 		}
 		if st.listing != nil {
@@ -129,14 +182,28 @@ func (b *Book) synced(f api.Frame, now time.Time) Effect {
 		}
 		if st.seen != nil {
 			for i := range f.Origins {
-				b.absent(s, &f.Origins[i], st.seen[key], now)
+				b.absent(s, &f.Origins[i], f.Version.Region, st.seen[key], now)
 			}
 		}
+		if _, ok := st.ruled[key]; !ok && st.ruled != nil && f.Version.Region == b.home {
+			s.policy = nil
+		}
 	}
-	st.listing, st.seen, st.reset = nil, nil, false
+	b.wishes(f)
+	b.loads(f, true)
+	var nowhere []api.ServiceKey
+	if b.judge(f) {
+		nowhere = b.nowhere()
+	}
 	for _, key := range st.services {
-		if s := b.services[key]; s != nil {
+		if s := b.services[key]; s != nil && st.covers(s) {
 			s.synced = true
+			eff.Changed = append(eff.Changed, key)
+		}
+	}
+	st.listing, st.seen, st.ruled, st.reset = nil, nil, nil, false
+	for _, key := range nowhere {
+		if !slices.Contains(st.services, key) {
 			eff.Changed = append(eff.Changed, key)
 		}
 	}
@@ -144,6 +211,11 @@ func (b *Book) synced(f api.Frame, now time.Time) Effect {
 	eff.Synced = true
 	return eff
 }
+
+// covers reports whether what came before synced is an answer for the service: a list is, for
+// all that were asked for; a stream that was resumed without one only for those it continues,
+// not for one that was let go and asked for again since.
+func (s *stream) covers(svc *service) bool { return s.listing != nil || svc.synced }
 
 // replace sets the region's instances to a complete list as of version.
 func (s *service) replace(version api.Version, list map[api.InstanceID]*held, reset bool, now time.Time) {
@@ -172,7 +244,10 @@ func (c *content) keep(old *content, now time.Time) {
 }
 
 // absent handles a region that listed everything it has without naming the service.
-func (b *Book) absent(s *service, o *api.Origin, seen map[api.Region]struct{}, now time.Time) {
+func (b *Book) absent(s *service, o *api.Origin, teller api.Region, seen map[api.Region]struct{}, now time.Time) {
+	if o.Region == teller {
+		return // its own list was told
+	}
 	c := s.content[o.Region]
 	if _, ok := seen[o.Region]; ok || c == nil || !o.Complete || !accepts(c, o.Version(), false) {
 		return
@@ -231,7 +306,9 @@ func (b *Book) change(f api.Frame, now time.Time) Effect {
 	for _, f := range batch {
 		key := frameKey(f)
 		s := b.services[key]
-		if s == nil || !s.change(f) {
+		// A service that was let go and asked for again since has no list yet that a change
+		// could add to.
+		if s == nil || !s.synced || !s.change(f) {
 			continue
 		}
 		if !slices.Contains(eff.Changed, key) {

@@ -232,16 +232,25 @@ func TestAges(t *testing.T) {
 	begin(b, false)
 	o := origin(at("eu", 1, 5))
 	o.AgeMS = 2000
-	script(t, b, t0, item(at("us", 1, 1), "a"), synced(at("us", 1, 1), o))
-	b.Tick(t0)
+	far := replica(at("us", 1, 1), at("eu", 1, 5), "f")
+	far.Origin.AgeMS = 2000
+	script(t, b, t0, item(at("us", 1, 1), "a"), far, synced(at("us", 1, 1), o))
+	b.View(key, t0)
 	if got := b.Origin("eu", t0.Add(time.Second)); got.AgeMS != 3000 || got.State != api.AgeFresh {
 		t.Errorf("%+v", got)
 	}
-	if changed := b.Tick(t0.Add(10 * time.Second)); len(changed) != 0 {
-		t.Error("stale routes like fresh")
+	if changed := b.Tick(t0.Add(5 * time.Second)); len(changed) != 0 {
+		t.Error("between two bookmarks nothing is news")
 	}
-	if changed := b.Tick(t0.Add(40 * time.Second)); len(changed) != 1 {
-		t.Error("suspect is news")
+	news := 0
+	for at := 6 * time.Second; at < 20*time.Minute; at += time.Second {
+		if now := t0.Add(at); len(b.Tick(now)) != 0 {
+			b.View(key, now)
+			news++
+		}
+	}
+	if news < 9 || news > 20 { // steps of two regions, some of them together
+		t.Errorf("%d times in the ageing of two regions it is decided anew", news)
 	}
 	has(t, b, t0.Add(365*24*time.Hour), "us", "a") // P10
 	if s := b.Origin("us", t0.Add(time.Hour)).State; s != api.AgeExpired {
@@ -270,10 +279,11 @@ func TestImage(t *testing.T) {
 	begin(b, false)
 	script(t, b, t0, item(at("us", 1, 5), "a"), replica(at("us", 1, 5), at("eu", 1, 9), "f"), synced(at("us", 1, 5), origin(at("eu", 1, 9))))
 	img := b.Image(t0)
+	img.Stamp()
 	c := New("")
 	c.Load(img, t0)
 	c.Want(key)
-	c.LoadService(img.Services[0])
+	c.LoadService(img.Services[0], t0)
 	if c.Home() != "us" || c.Synced(key) || !c.Known(key) {
 		t.Error("loaded, not synced")
 	}
@@ -304,4 +314,169 @@ func TestOddFrames(t *testing.T) {
 		synced(at("us", 1, 1)))
 	has(t, b, t0, "us")
 	script(t, b, t0, change(at("us", 1, 2), api.OpDelete, "unknown", false))
+}
+
+// Drains, and regions that are down, are the word of the node that is asked, whatever version
+// it knows; they are told by synced and bookmark, and its own region only while it is drained.
+func TestWishes(t *testing.T) {
+	b := book()
+	begin(b, false)
+	us, eu, ap := origin(at("us", 1, 9)), origin(at("eu", 1, 5)), origin(at("ap", 1, 5))
+	script(t, b, t0, item(at("us", 1, 9), "a"), replica(at("us", 1, 9), at("eu", 1, 5), "f"))
+	us.Drained, eu.Drained, ap.Down = 30, 70, true
+	script(t, b, t0, synced(at("us", 1, 9), eu, ap, us))
+	has(t, b, t0, "us", "a")
+	state := func() [3]float64 {
+		return [3]float64{b.Origin("us", t0).Drained, b.Origin("eu", t0).Drained, b.Origin("ap", t0).Drained}
+	}
+	if state() != [3]float64{30, 70, 0} || !b.Origin("ap", t0).Down {
+		t.Errorf("%v", state())
+	}
+	bookmark := func(origins ...api.Origin) []api.ServiceKey {
+		eff, err := b.Apply(api.Frame{Kind: api.FrameBookmark, Version: at("us", 1, 9), Origins: origins}, t0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return eff.Changed
+	}
+	if changed := bookmark(us, eu, ap); len(changed) != 0 {
+		t.Error("nothing new")
+	}
+	eu.Drained, eu.Revision = 250, 4 // out of range, and told by a node that lags behind
+	if changed := bookmark(eu, ap); len(changed) != 1 || state() != [3]float64{0, 100, 0} {
+		t.Errorf("%v %v", changed, state())
+	}
+	ap.Down = false
+	if changed := bookmark(eu, ap); len(changed) != 0 || b.Origin("ap", t0).Down {
+		t.Error("no service that is asked for is in ap")
+	}
+	later := New("us")
+	ap.Down = true
+	bookmark(eu, ap)
+	later.Load(b.Image(t0), t0.Add(time.Hour))
+	if later.Origin("eu", t0).Drained != 100 || later.Origin("ap", t0).Down {
+		t.Error("the image keeps drains, and not who was down")
+	}
+}
+
+// A policy is home's, is told before synced, and is gone when it is not told then.
+func TestPolicies(t *testing.T) {
+	b := book()
+	rule := func(v api.Version, allowed ...api.Region) api.Frame {
+		f := api.Frame{Kind: api.FramePolicy, Version: v, Service: "orders"}
+		if len(allowed) > 0 {
+			f.Policy = &api.Policy{Allowed: allowed}
+		}
+		return f
+	}
+	allowed := func() string {
+		p, _ := b.Policy(key)
+		if p == nil {
+			return "all"
+		}
+		return string(p.Allowed[0])
+	}
+	want := func(when, want string) {
+		t.Helper()
+		if got := allowed(); got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	begin(b, false)
+	script(t, b, t0, item(at("us", 1, 9), "a"), rule(at("us", 1, 9), "us"), synced(at("us", 1, 9)))
+	want("told", "us")
+	script(t, b, t0, rule(at("us", 1, 9), "eu"))
+	want("changed", "eu")
+	img := b.Image(t0)
+	img.Stamp()
+	begin(b, true)
+	script(t, b, t0, rule(at("ap", 1, 1), "ap"), synced(at("ap", 1, 1)))
+	want("another region's word", "eu")
+	begin(b, true)
+	script(t, b, t0, rule(at("us", 1, 9), "eu"), synced(at("us", 1, 9)))
+	want("told again", "eu")
+	begin(b, true)
+	script(t, b, t0, synced(at("us", 1, 9)))
+	want("not told again", "all")
+	script(t, b, t0, rule(at("us", 1, 9), "us"), rule(at("us", 1, 9)))
+	want("taken back", "all")
+	b = book()
+	b.Load(img, t0)
+	b.LoadService(img.Services[0], t0)
+	want("from the image", "eu")
+}
+
+// A distance that is learned late is news, so that the order of regions follows it.
+func TestDistanceLearnedLate(t *testing.T) {
+	b := book()
+	begin(b, false)
+	script(t, b, t0, synced(at("us", 1, 1)))
+	script(t, b, t0, replica(at("us", 1, 1), at("eu", 1, 5), "f"))
+	b.View(key, t0)
+	o := origin(at("eu", 1, 5))
+	o.RTTMS = 2
+	script(t, b, t0, api.Frame{Kind: api.FrameBookmark, Version: at("us", 1, 1), Origins: []api.Origin{o}})
+	if changed := b.Tick(t0.Add(time.Second)); len(changed) != 1 {
+		t.Error("nobody decides anew")
+	}
+}
+
+// A load comes with synced and bookmarks of its own region, with summaries of others, and with polls.
+// It has no version, changes what it is about and nothing else, and a stream that does not tell it
+// knows none.
+func TestLoads(t *testing.T) {
+	b := book()
+	begin(b, false)
+	used := func(percent float64) []api.ServiceLoad {
+		return []api.ServiceLoad{{Service: "orders", Percent: percent}, {Service: "other", Percent: 50}}
+	}
+	mark := func(kind api.FrameKind, loads []api.ServiceLoad) api.Frame {
+		return api.Frame{Kind: kind, Version: at("us", 1, 9), Origins: []api.Origin{origin(at("eu", 1, 5))}, Loads: loads}
+	}
+	want := func(when string, us, eu float64) {
+		t.Helper()
+		for _, r := range b.View(key, t0).Regions {
+			if load := map[api.Region]float64{"us": us, "eu": eu}[r.Origin.Region]; r.Load != load {
+				t.Errorf("%s: %s is used to %v %%, want %v", when, r.Origin.Region, r.Load, load)
+			}
+		}
+	}
+	far := func(rev uint64, load int) api.Frame {
+		f := replica(at("us", 1, 9), at("eu", 1, rev), "f")
+		f.Summary.Load = load
+		return f
+	}
+	script(t, b, t0, item(at("us", 1, 9), "a"), far(5, 40), mark(api.FrameSynced, used(70)))
+	want("told", 70, 40)
+	script(t, b, t0, mark(api.FrameBookmark, nil))
+	want("unchanged", 70, 40)
+	for _, c := range []struct {
+		f       api.Frame
+		changed int
+		us, eu  float64
+	}{
+		{mark(api.FrameBookmark, used(95)), 1, 95, 40},
+		{mark(api.FrameBookmark, used(95)), 0, 95, 40},
+		{far(5, 55), 1, 95, 55},
+		{far(4, 90), 0, 95, 55}, // an older word
+		{mark(api.FrameBookmark, used(0)), 1, 0, 55},
+		{mark(api.FrameBookmark, used(80)), 1, 80, 55},
+		{mark(api.FrameBookmark, used(-5)), 1, 0, 55},
+		{mark(api.FrameBookmark, used(1e9)), 1, api.MaxLoadPercent, 55},
+	} {
+		eff, err := b.Apply(c.f, t0)
+		if err != nil || len(eff.Changed) != c.changed {
+			t.Errorf("%s: changed %v, want %d; %v", c.f.Kind, eff.Changed, c.changed, err)
+		}
+		want(string(c.f.Kind), c.us, c.eu)
+	}
+	begin(b, true)
+	script(t, b, t0, far(5, 55), mark(api.FrameSynced, nil)) // an older registry
+	want("nothing told", 0, 55)
+	eu := origin(at("eu", 1, 6))
+	b.Poll(key, "us", api.Resolution{
+		Views: []api.Origin{origin(at("us", 1, 10)), eu}, Loads: map[api.Region]int{"us": 85, "eu": 20},
+		Endpoints: []api.Endpoint{{ID: "a", Region: "us", Status: api.StatusPassing}, {ID: "f", Region: "eu", Status: api.StatusPassing}},
+	}, t0)
+	want("polled", 85, 20)
 }

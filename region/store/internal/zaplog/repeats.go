@@ -6,8 +6,14 @@ import (
 	"time"
 )
 
-// window is for how long equal entries are counted instead of logged.
-const window = time.Second
+// Equal entries are counted instead of logged for a window, which is doubled for as long as they come:
+// a store without a quorum says the same several times a second, for hours.
+const (
+	firstWindow = 30 * time.Second
+	lastWindow  = 10 * time.Minute
+	// maxOpen bounds how many entries are counted apart by their error; beyond that their message counts.
+	maxOpen = 256
+)
 
 // repeats keeps a loop that fails from filling the log with one line.
 type repeats struct {
@@ -16,14 +22,19 @@ type repeats struct {
 }
 
 type burst struct {
-	held int // entries left out
-	last func(...slog.Attr)
+	window time.Duration
+	held   int // entries left out
+	last   func(...slog.Attr)
 }
 
 // once writes an entry, or counts it when an equal one was written less than a window ago.
 // The timers it sets end by themselves.
-func (r *repeats) once(key string, write func(...slog.Attr)) {
+func (r *repeats) once(message, errText string, write func(...slog.Attr)) {
+	key := message + "\x00" + errText
 	r.mu.Lock()
+	if len(r.open) >= maxOpen && r.open[key] == nil {
+		key = message
+	}
 	b := r.open[key]
 	if b != nil {
 		b.held++
@@ -31,10 +42,10 @@ func (r *repeats) once(key string, write func(...slog.Attr)) {
 		r.mu.Unlock()
 		return
 	}
-	r.open[key] = &burst{}
+	r.open[key] = &burst{window: firstWindow}
 	r.mu.Unlock()
 	write()
-	time.AfterFunc(window, func() { r.close(key) })
+	time.AfterFunc(firstWindow, func() { r.close(key) })
 }
 
 // close ends a window: it tells what was left out, and goes on counting if that was something.
@@ -46,8 +57,9 @@ func (r *repeats) close(key string) {
 		r.mu.Unlock()
 		return
 	}
-	r.open[key] = &burst{}
+	next := min(2*b.window, lastWindow)
+	r.open[key] = &burst{window: next}
 	r.mu.Unlock()
 	b.last(slog.Int("repeated", b.held))
-	time.AfterFunc(window, func() { r.close(key) })
+	time.AfterFunc(next, func() { r.close(key) })
 }

@@ -2,8 +2,8 @@
 //
 // etcd says at "info" what an operator of a service registry does not need, so zap's info
 // becomes slog's debug; warnings and errors keep their level. zap's debug, several lines
-// per transaction, is dropped. Of equal warnings and errors within a second the first is
-// logged, and at the end of the second how many more there were.
+// per transaction, is dropped. Of equal warnings and errors within half a minute the first is
+// logged, and at the end of it how many more there were; while they go on, ever more rarely.
 package zaplog
 
 import (
@@ -63,7 +63,7 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		write()
 		return nil
 	}
-	c.repeats.once(l.String()+e.Message+"\x00"+ErrorText(fields), write)
+	c.repeats.once(l.String()+e.Message, ErrorText(fields), write)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package zaplog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -64,19 +65,57 @@ func TestEqualEntriesAreCounted(t *testing.T) {
 		if got, want := lines(), "WARN msg=publish n=1 error=busy; WARN msg=publish n=1 error=gone"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		time.Sleep(window)
+		time.Sleep(firstWindow)
 		synctest.Wait()
 		fail("busy")
 		if got, want := lines(), "WARN msg=publish n=1 error=busy repeated=860"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		time.Sleep(3 * window)
+		time.Sleep(8 * firstWindow)
 		synctest.Wait()
 		fail("busy")
 		if got, want := lines(), "WARN msg=publish n=1 error=busy repeated=1; WARN msg=publish n=1 error=busy"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		time.Sleep(window)
+		time.Sleep(firstWindow)
+	})
+}
+
+// P8: what a store says several times a second of a state that lasts is told once, and then ever
+// more rarely: an hour without a quorum is some lines. However many things are said, what is
+// remembered of them is bounded.
+func TestWhatLastsIsToldRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf lockedBuffer
+		z := New(slog.New(slog.NewTextHandler(&buf, nil)), nil)
+		const every = 200 * time.Millisecond
+		for range time.Hour / every {
+			z.Warn("waiting for ReadIndex response took too long, retrying")
+			time.Sleep(every)
+		}
+		time.Sleep(3 * lastWindow)
+		synctest.Wait()
+		buf.mu.Lock()
+		if n := strings.Count(buf.String(), "\n"); n < 5 || n > 12 {
+			t.Errorf("an hour of it: %d lines:\n%s", n, buf.String())
+		}
+		buf.Reset()
+		buf.mu.Unlock()
+
+		core := z.Core().(*core)
+		for i := range 10 * maxOpen {
+			z.Error("dial", zap.Error(fmt.Errorf("from port %d", i)))
+		}
+		core.repeats.mu.Lock()
+		if n := len(core.repeats.open); n > maxOpen+1 {
+			t.Errorf("%d entries are remembered, %d are the most", n, maxOpen)
+		}
+		core.repeats.mu.Unlock()
+		time.Sleep(10 * lastWindow)
+		synctest.Wait()
+		if n := len(core.repeats.open); n != 0 {
+			t.Errorf("%d entries are still remembered", n)
+		}
 	})
 }
 

@@ -1,0 +1,71 @@
+package regions
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/nearside/nearside/e2e/cluster"
+	"github.com/nearside/nearside/sdk/api"
+)
+
+// P8, test 24: constant work. Three regions of 200 instances, of which none, half and all are
+// critical; what each of them tells a fourth one at rest is the same, give or take 20 %.
+func TestConstantWork(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	const services, instances = 40, 5
+	share := map[api.Region]int{us: 0, eu: 50, ap: 100}
+	reader := api.Region("sa-east")
+	w := newWorld(t, us, eu, ap, reader)
+	w.StartAll()
+	sick := 0
+	for r, percent := range share {
+		for s := range services {
+			fill(t, w.clients[r], fmt.Sprintf("service-%d", s), instances, nil)
+		}
+		for n := range services * instances * percent / 100 {
+			service := fmt.Sprintf("service-%d", n%services)
+			path := api.PathInstance(api.ServiceName(service), api.InstanceID(fmt.Sprintf("%s-%d", service, n/services)))
+			eventually(t, "an instance is critical", func() error {
+				_, err := w.clients[r].Do(http.MethodPut, path+"/status", api.StatusChange{Status: api.StatusCritical}, nil)
+				return err
+			})
+			sick++
+		}
+	}
+	w.awaitAgreement("before the measurement")
+	pass(2 * time.Second) // the first pings, which come at once, are over
+	for r, percent := range share {
+		info, err := w.clients[r].Region(r)
+		if err != nil || info.Instances != services*instances || info.Passing != services*instances*(100-percent)/100 {
+			t.Fatalf("%s has %d of %d instances passing, want %d %% critical: %v", r, info.Passing, info.Instances, percent, err)
+		}
+	}
+
+	// A whole number of the five seconds from one ping to the next. A process that was starved tells less
+	// than it should: one time in three without that is enough.
+	hold := cluster.SoakFor(t, 5*time.Second).Round(5 * time.Second)
+	for try := 1; ; try++ {
+		before, began := map[api.Region]int64{}, time.Now()
+		for r := range share {
+			before[r] = w.links.Bytes(r, reader)
+		}
+		pass(hold)
+		rate, even := map[api.Region]float64{}, true
+		for r := range share {
+			rate[r] = float64(w.links.Bytes(r, reader)-before[r]) / time.Since(began).Seconds()
+			t.Logf("%3d %% critical: %.0f bytes/s from %s at rest", share[r], rate[r], r)
+		}
+		for r := range share {
+			even = even && rate[us] > 0 && rate[r] >= 0.8*rate[us] && rate[r] <= 1.2*rate[us]
+		}
+		if even {
+			break
+		}
+		if try == 3 {
+			t.Fatalf("P8: three times in a row the work was not constant: %v", rate)
+		}
+	}
+	t.Logf("%d services x %d instances, %d critical, over %s", services, instances, sick, hold)
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package nearside
+
+const raced = false
