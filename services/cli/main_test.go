@@ -17,7 +17,8 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
-// noon is the time at which all tests run.
+// noon is the time at which the tests run, but those that talk to a real registry: it has the
+// clock of the machine, and a program with another one would plan in its past.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // result is what one run of the program left.
@@ -30,14 +31,18 @@ type result struct {
 type program struct {
 	env      map[string]string
 	siblings []*cobra.Command
+	now      func() time.Time // nil = noon
 }
 
 func (p program) run(ctx context.Context, args ...string) result {
 	var out, errs bytes.Buffer
+	if p.now == nil {
+		p.now = func() time.Time { return noon }
+	}
 	a := &app{
 		stdin: strings.NewReader(""), stdout: &out, stderr: &errs,
 		lookupEnv: func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },
-		now:       func() time.Time { return noon }, siblings: p.siblings,
+		now:       p.now, siblings: p.siblings,
 	}
 	code := a.run(ctx, args)
 	return result{code, out.String(), errs.String()}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nearside/nearside/region/httpapi"
 	regional "github.com/nearside/nearside/region/registry"
@@ -59,10 +60,10 @@ func newRegion(t *testing.T, name api.Region, auth regional.Authorizer, peers ..
 	return srv.URL
 }
 
-// want runs a command line and compares what it says with words.
+// want runs a command line against a real registry and compares what it says with words.
 func want(t *testing.T, addr, args string, code int, words ...string) {
 	t.Helper()
-	r := run(t, addr, strings.Fields(args)...)
+	r := program{env: map[string]string{"NEARSIDE_ADDR": addr}, now: time.Now}.run(t.Context(), strings.Fields(args)...)
 	if r.code != code {
 		t.Errorf("nearside %s: exit %d, want %d\n%s%s", args, r.code, code, r.stdout, r.stderr)
 	}
