@@ -136,7 +136,7 @@ func (w *watcher) pollService(ctx context.Context, key api.ServiceKey) bool {
 	}
 	for _, base := range w.c.nodes.homeNodes() {
 		var res api.Resolution
-		try, cancel := context.WithTimeout(ctx, pollWithin)
+		try, cancel := context.WithTimeout(ctx, w.within(pollWithin))
 		a, err := w.c.caller.Do(try, http.MethodGet, base, api.PathResolve(key.Service), q, nil, &res)
 		cancel()
 		missing := api.CodeOf(err) == api.CodeServiceNotFound
@@ -162,6 +162,7 @@ func (w *watcher) pollService(ctx context.Context, key api.ServiceKey) bool {
 			}
 		}
 		w.c.snap.touch()
+		w.wasInTime()
 		return true
 	}
 	return false

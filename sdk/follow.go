@@ -26,7 +26,7 @@ func (w *watcher) open(ctx context.Context, base string, region api.Region, head
 	st.resumed = !req.From.IsZero()
 	w.c.tel.watchOpened(ctx)
 	var err error
-	st.Watch, err = w.c.caller.Watch(ctx, base, req, headers, syncWithin)
+	st.Watch, err = w.c.caller.Watch(ctx, base, req, headers, w.within(syncWithin))
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +66,7 @@ func (w *watcher) follow(ctx context.Context, st *stream) (synced bool, err erro
 			var done bool
 			if done, err = w.take(st, f); done && !synced {
 				synced = true
+				w.wasInTime()
 				close(listed)
 				st.SetQuiet(aliveWithin)
 			}

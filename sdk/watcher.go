@@ -24,6 +24,10 @@ const (
 	homeAgain    = time.Second            // between looks at home from abroad; up to twice as long
 	pollWithin   = 500 * time.Millisecond
 	pollsPerTry  = 5 // polls between tries to hold a watch where none could be held
+	// lateAtMost bounds how often the times of answerWithin, syncWithin and pollWithin are doubled, while home
+	// is late time and again and nobody else answers: a registry, or a machine, with more to do than
+	// it can does ever less if what it does is given up just before it is done, and asked anew.
+	lateAtMost = 3
 	// lostSpread is the time over which clients open a watch again that they lost: a node that
 	// restarts, or sheds its watches, loses all of them in one moment.
 	lostSpread = 300 * time.Millisecond
@@ -43,6 +47,7 @@ type watcher struct {
 	resume   map[api.Region]resumeAt
 	lastLife time.Time
 	trouble  error       // why home does not answer; nil when it did last
+	late     int         // doublings of the times in which home is to answer
 	asked    askedInVain // since somebody answered
 
 	grew   chan struct{} // a service was added
@@ -189,8 +194,32 @@ func (w *watcher) run(ctx context.Context) {
 			continue
 		}
 		limit = 0 // one look is enough while nobody answers
+		w.wasLate()
 		sleep(ctx, wait.NextBackOff())
 	}
+}
+
+// wasLate lets home take longer from now on, if it was silence that the last look at it met.
+func (w *watcher) wasLate() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if errors.Is(w.trouble, node.ErrSilent) {
+		w.late = min(w.late+1, lateAtMost)
+	}
+}
+
+// wasInTime takes one doubling back.
+func (w *watcher) wasInTime() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.late = max(w.late-1, 0)
+}
+
+// within is how long home may take for what should take d.
+func (w *watcher) within(d time.Duration) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return d << w.late
 }
 
 // busy waits until there is a service to watch: all may have been dropped.
@@ -265,7 +294,7 @@ func (w *watcher) home(ctx context.Context, limit time.Duration, failed func()) 
 	noWatch := false
 	for start := time.Now(); ; {
 		for _, base := range w.c.nodes.homeNodes() {
-			st, e := w.open(ctx, base, w.c.nodes.homeRegion(), answerWithin)
+			st, e := w.open(ctx, base, w.c.nodes.homeRegion(), w.within(answerWithin))
 			if e == nil {
 				if w.c.nodes.claim(base, st.region) {
 					w.note(nil)

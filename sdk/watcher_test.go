@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -321,6 +322,54 @@ func TestAQuietWatchIsHeld(t *testing.T) {
 		defer us.mu.Unlock()
 		if len(us.from) != 1 {
 			t.Errorf("%d watches in two quiet minutes", len(us.from))
+		}
+	})
+}
+
+// P3, P11, row 43: a registry with more to do than it can answers late, and everybody who gives up
+// and asks anew makes it later. Clients wait longer by and by, so that in the end they are served; as
+// soon as they are, they are as impatient as before.
+func TestLateRegistryIsWaitedForLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "us")
+		us := w.regions["us"]
+		us.put("orders", "a", "a:80", nil)
+		var late atomic.Int64 // milliseconds
+		late.Store(3000)
+		w.net.kill(us.addr)
+		w.net.serve(t, us.addr, http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+			time.Sleep(time.Duration(late.Load()) * time.Millisecond)
+			us.ServeHTTP(rw, req)
+		}))
+		c := w.client("us", nil)
+		start := time.Now()
+		var err error
+		for _, err = c.Pick(t.Context(), "orders"); err != nil && time.Since(start) < time.Minute; _, err = c.Pick(t.Context(), "orders") {
+			if !errors.Is(err, ErrUnreachable) {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err != nil || time.Since(start) > 30*time.Second {
+			t.Fatalf("%v after %s", err, time.Since(start))
+		}
+		t.Logf("a registry that takes %d ms is heard after %s", late.Load(), time.Since(start))
+		late.Store(0)
+		us.put("orders", "b", "b:80", nil)
+		time.Sleep(time.Second)
+		if ids := ids(t, c, "orders"); !slices.Equal(ids, []string{"a", "b"}) {
+			t.Errorf("what is told then: %v", ids)
+		}
+		// Each stream that comes to its list takes one doubling back.
+		for range lateAtMost {
+			w.net.kill(us.addr)
+			us.start()
+			time.Sleep(10 * time.Second)
+		}
+		for _, watcher := range c.each() {
+			if d := watcher.within(answerWithin); d != answerWithin {
+				t.Errorf("after %d streams a node has %s to answer", lateAtMost, d)
+			}
 		}
 	})
 }
