@@ -245,7 +245,7 @@ func problem(a answer, body content) error {
 		detail: strings.TrimSpace(fmt.Sprintf("%s answered %d %s", a.addr, a.status, http.StatusText(a.status))),
 		remedy: "that is not a region node's API: check --addr",
 	}
-	if a.status == http.StatusBadRequest && strings.HasPrefix(a.addr, "http:") && bytes.Contains(body.data, []byte("HTTPS server")) {
+	if speaksTLS(a, body) {
 		out.detail, out.remedy = a.addr+" speaks TLS", "use https:// in --addr, and --ca-cert for an authority of your own"
 	}
 	switch a.status {
@@ -257,6 +257,11 @@ func problem(a answer, body content) error {
 		out.exit, out.remedy = ExitTimeout, "something in front of the node waited in vain: try again, or another --addr"
 	}
 	return out
+}
+
+// speaksTLS reports whether a node that was asked in plain text has TLS.
+func speaksTLS(a answer, body content) bool {
+	return a.status == http.StatusBadRequest && strings.HasPrefix(a.addr, "http:") && bytes.Contains(body.data, []byte("HTTPS server"))
 }
 
 // reached reports whether a node may have acted on the request that failed with err.
