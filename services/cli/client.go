@@ -32,7 +32,29 @@ type client struct {
 	addrs   []string
 	http    *http.Client
 	token   string
-	timeout time.Duration // of one request
+	timeout time.Duration                    // of one request; 0 = see patience
+	note    func(format string, args ...any) // nil = nobody is told of what is no error
+}
+
+// How long the client waits for one answer when nobody says it. A node gives a write up after 5 s, and
+// a change of its members after 14 s, and then says why: whoever hangs up before that never hears it.
+const (
+	readPatience   = 5 * time.Second
+	writePatience  = 10 * time.Second
+	memberPatience = 20 * time.Second
+)
+
+// patience returns how long to wait for the answer to one request.
+func (c *client) patience(method, path string) time.Duration {
+	switch {
+	case c.timeout > 0:
+		return c.timeout
+	case method == http.MethodGet || method == http.MethodHead:
+		return readPatience
+	case strings.HasPrefix(path, api.PathRegions+"/") && strings.Contains(path, "/members"):
+		return memberPatience
+	}
+	return writePatience
 }
 
 // answer is what an answer's headers say.
@@ -42,6 +64,7 @@ type answer struct {
 	region api.Region
 	age    time.Duration // 0 when not told
 	source string
+	again  string // an address that took the request before and kept silent; "" = none
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -80,7 +103,11 @@ func (c *client) send(ctx context.Context, method, path string, query url.Values
 		return a, err
 	}
 	if a.status < 200 || a.status > 299 {
-		return a, problem(a, body)
+		err := problem(a, body)
+		if method == http.MethodDelete && a.again != "" && isGone(err) {
+			return a, c.perhapsDone(a, into == nil, err)
+		}
+		return a, err
 	}
 	if into == nil {
 		return a, nil
@@ -94,6 +121,23 @@ func (c *client) send(ctx context.Context, method, path string, query url.Values
 	return a, nil
 }
 
+// isGone reports whether a node says that there is no such thing.
+func isGone(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && exitOf(e.Code) == ExitNotFound && e.Code != api.CodeRegionNotFound
+}
+
+// perhapsDone is what becomes of a removal that one node took without an answer, and of which another
+// says then that there is nothing to remove: the first has done it, or there never was anything.
+func (c *client) perhapsDone(a answer, done bool, err error) error {
+	detail := fmt.Sprintf("%s took the request and did not answer, and %s has nothing to remove then: %s", a.again, a.addr, err)
+	if done && c.note != nil {
+		c.note("%s. It is gone now", detail)
+		return nil
+	}
+	return &cliError{exit: ExitTimeout, detail: detail, remedy: "most likely it is done: look before you repeat it", err: err, reached: true}
+}
+
 // content is a body as read.
 type content struct {
 	data      []byte
@@ -104,10 +148,15 @@ type content struct {
 // exchange returns the first answer that any address gives, whatever its status.
 func (c *client) exchange(ctx context.Context, method, path string, query url.Values, value *payload) (answer, content, error) {
 	var first error
+	again := ""
 	for _, addr := range c.addrs {
 		a, body, err := c.exchangeWith(ctx, addr, method, path, query, value)
 		if err == nil {
+			a.again = again
 			return a, body, nil
+		}
+		if again == "" && reached(err) {
+			again = addr
 		}
 		if first == nil {
 			first = err
@@ -126,7 +175,8 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 		target += "?" + query.Encode()
 	}
 	var connected atomic.Bool
-	reqCtx, cancel := context.WithTimeout(ctx, c.timeout)
+	patience := c.patience(method, path)
+	reqCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	traced := httptrace.WithClientTrace(reqCtx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
@@ -141,12 +191,12 @@ func (c *client) exchangeWith(ctx context.Context, addr, method, path string, qu
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return a, content{}, c.noAnswer(ctx, addr, connected.Load(), err)
+		return a, content{}, c.noAnswer(ctx, addr, connected.Load(), patience, err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
-		return a, content{}, c.noAnswer(ctx, addr, true, err)
+		return a, content{}, c.noAnswer(ctx, addr, true, patience, err)
 	}
 	if len(data) > maxAnswerBytes {
 		return a, content{}, &cliError{
@@ -195,7 +245,7 @@ func problem(a answer, body content) error {
 		detail: strings.TrimSpace(fmt.Sprintf("%s answered %d %s", a.addr, a.status, http.StatusText(a.status))),
 		remedy: "that is not a region node's API: check --addr",
 	}
-	if a.status == http.StatusBadRequest && strings.HasPrefix(a.addr, "http:") && bytes.Contains(body.data, []byte("HTTPS server")) {
+	if speaksTLS(a, body) {
 		out.detail, out.remedy = a.addr+" speaks TLS", "use https:// in --addr, and --ca-cert for an authority of your own"
 	}
 	switch a.status {
@@ -209,6 +259,11 @@ func problem(a answer, body content) error {
 	return out
 }
 
+// speaksTLS reports whether a node that was asked in plain text has TLS.
+func speaksTLS(a answer, body content) bool {
+	return a.status == http.StatusBadRequest && strings.HasPrefix(a.addr, "http:") && bytes.Contains(body.data, []byte("HTTPS server"))
+}
+
 // reached reports whether a node may have acted on the request that failed with err.
 func reached(err error) bool {
 	var e *cliError
@@ -217,7 +272,7 @@ func reached(err error) bool {
 
 // noAnswer says why a request got none. A node that was never reached is unreachable, one
 // that took the request and kept silent timed out.
-func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err error) error {
+func (c *client) noAnswer(ctx context.Context, addr string, connected bool, patience time.Duration, err error) error {
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
@@ -240,11 +295,11 @@ func (c *client) noAnswer(ctx context.Context, addr string, connected bool, err 
 	switch {
 	case timedOut && connected:
 		return &cliError{
-			exit: ExitTimeout, detail: fmt.Sprintf("%s did not answer within %s", addr, c.timeout),
+			exit: ExitTimeout, detail: fmt.Sprintf("%s did not answer within %s", addr, patience),
 			remedy: "try again, or wait longer with --timeout", err: err, reached: true,
 		}
 	case timedOut:
-		cause = fmt.Sprintf("no connection within %s", c.timeout)
+		cause = fmt.Sprintf("no connection within %s", patience)
 	case errors.As(err, &unknownCA), errors.As(err, &hostname):
 		out.remedy = "trust its authority with --ca-cert, or correct the host name in --addr"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):

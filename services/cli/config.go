@@ -31,6 +31,9 @@ type globalFlags struct {
 	noHeaders bool
 }
 
+// unsetTimeout is --timeout when nobody gives it.
+const unsetTimeout = time.Duration(-1)
+
 const defaultAddr = "http://127.0.0.1:7400"
 
 func (g *globalFlags) add(fs *pflag.FlagSet) {
@@ -40,7 +43,8 @@ func (g *globalFlags) add(fs *pflag.FlagSet) {
 	fs.StringVarP(&g.ns, "ns", "n", string(api.DefaultNamespace), "namespace")
 	fs.StringVarP(&g.output, "output", "o", formatTable, "output: "+strings.Join(formats, ", "))
 	fs.StringVar(&g.color, "color", "auto", "colour in tables: auto (a terminal, and no NO_COLOR), always, never")
-	fs.DurationVar(&g.timeout, "timeout", 5*time.Second, "longest wait for one answer")
+	fs.DurationVar(&g.timeout, "timeout", unsetTimeout, "longest wait for one answer (default 5s; 10s for what changes something, 20s for members)")
+	fs.Lookup("timeout").DefValue = "0s" // so that help shows the text alone
 	fs.DurationVar(&g.maxStale, "max-stale", 0, "exit 9 when the data is older than this; 0 = any age will do")
 	fs.BoolVar(&g.noHeaders, "no-headers", false, "tables without their first line")
 }
@@ -91,8 +95,10 @@ func (a *app) applyEnv(c *cobra.Command) error {
 // newClient builds the client that the flags describe.
 func (a *app) newClient() (*client, error) {
 	g := &a.flags
-	cl := &client{timeout: g.timeout}
-	if g.timeout <= 0 {
+	cl := &client{timeout: g.timeout, note: a.note}
+	if g.timeout == unsetTimeout {
+		cl.timeout = 0
+	} else if g.timeout <= 0 {
 		return nil, &cliError{exit: ExitUsage, detail: fmt.Sprintf("--timeout %s is not a time to wait", g.timeout), remedy: "use 5s, for example"}
 	}
 	for _, s := range strings.Split(g.addr, ",") {
@@ -123,7 +129,7 @@ func (a *app) newClient() (*client, error) {
 			DialContext:         (&net.Dialer{}).DialContext, // the request's context bounds it
 			TLSClientConfig:     tlsConfig,
 			ForceAttemptHTTP2:   true,
-			TLSHandshakeTimeout: g.timeout,
+			TLSHandshakeTimeout: max(g.timeout, memberPatience),
 		},
 		// A node never redirects; whoever does is not a node and must not get the token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -81,21 +81,25 @@ func newNode(t *testing.T, replies map[string]reply) *fakeNode {
 		if !ok {
 			rep = problemReply(api.Errorf(api.CodeNotFound, "there is no %s", r.URL.RequestURI()))
 		}
-		for k, v := range rep.header {
-			w.Header().Set(k, v)
-		}
-		if rep.status == 0 {
-			rep.status = http.StatusOK
-		}
-		w.WriteHeader(rep.status)
-		if s, ok := rep.body.(string); ok {
-			_, _ = w.Write([]byte(s))
-		} else if rep.body != nil {
-			_ = json.NewEncoder(w).Encode(rep.body)
-		}
+		writeReply(w, rep)
 	}))
 	t.Cleanup(n.Close)
 	return n
+}
+
+func writeReply(w http.ResponseWriter, rep reply) {
+	for k, v := range rep.header {
+		w.Header().Set(k, v)
+	}
+	if rep.status == 0 {
+		rep.status = http.StatusOK
+	}
+	w.WriteHeader(rep.status)
+	if s, ok := rep.body.(string); ok {
+		_, _ = w.Write([]byte(s))
+	} else if rep.body != nil {
+		_ = json.NewEncoder(w).Encode(rep.body)
+	}
 }
 
 // requests returns what the node was asked so far.

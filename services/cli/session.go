@@ -94,8 +94,8 @@ func labelled(ns api.Namespace, columns []column, rows [][]cell) ([]column, [][]
 }
 
 // note writes a message to stderr.
-func (s *session) note(format string, args ...any) {
-	fmt.Fprintln(s.stderr, indented(fmt.Sprintf(format, args...)))
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintln(a.stderr, indented(fmt.Sprintf(format, args...)))
 }
 
 // checkAge returns the error of --max-stale when what was printed is older. what names it.

@@ -20,8 +20,12 @@ import (
 	"github.com/nearside/nearside/services/backup"
 )
 
-// snapshotSilence is how long a node may take for the next bytes of a snapshot.
-const snapshotSilence = 30 * time.Second
+// snapshotSilence is how long a node may take for the next bytes of a snapshot; snapshotGather how long
+// for the first, unless --timeout says it: it reads all of its store before.
+const (
+	snapshotSilence = 30 * time.Second
+	snapshotGather  = 20 * time.Second
+)
 
 func (a *app) snapshotCommand() *cobra.Command {
 	group := &cobra.Command{
@@ -121,7 +125,7 @@ func (s *session) saveSnapshot(ctx context.Context, name string) error {
 }
 
 func (s *session) receiveSnapshot(ctx context.Context, name string, progress func()) (records.Info, error) {
-	body, err := s.client.snapshot(ctx)
+	body, err := s.client.snapshot(ctx, progress)
 	if err != nil {
 		return records.Info{}, err
 	}
@@ -154,38 +158,28 @@ func (p progressReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// snapshot asks for a snapshot at the first address that answers.
-func (c *client) snapshot(ctx context.Context) (io.ReadCloser, error) {
-	var first error
-	for _, addr := range c.addrs {
-		body, err := c.snapshotFrom(ctx, addr)
-		if err == nil || errors.As(err, new(*api.Error)) {
-			return body, err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
+// snapshot asks for a snapshot at the first address that answers; asked is called before each.
+func (c *client) snapshot(ctx context.Context, asked func()) (io.ReadCloser, error) {
+	return c.first(ctx, func(addr string) (io.ReadCloser, error) {
+		asked()
+		return c.snapshotFrom(ctx, addr)
+	})
 }
 
 func (c *client) snapshotFrom(ctx context.Context, addr string) (io.ReadCloser, error) {
-	req, err := c.request(ctx, http.MethodGet, addr+api.PathSnapshot)
+	patience := c.timeout
+	if patience == 0 {
+		patience = snapshotGather
+	}
+	resp, err := c.open(ctx, addr, api.PathSnapshot, records.MediaType, patience)
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Accept", records.MediaType)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.noAnswer(ctx, addr, false, err)
 	}
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusOK && media == records.MediaType {
 		return resp.Body, nil
 	}
-	defer resp.Body.Close()
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return nil, problem(answer{addr: addr, status: resp.StatusCode}, content{data: data, requestID: resp.Header.Get(api.HeaderRequestID)})
+	return nil, c.refusal(addr, resp)
 }
 
 // snapshotView shows what a file holds, and what a restore made of it.

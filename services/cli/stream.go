@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -94,6 +96,77 @@ func (s *session) followOnce(ctx context.Context, st stream) (last string, err e
 		err = errors.New("it ended")
 	}
 	return last, err
+}
+
+// open sends a GET whose answer may go on for ever: its headers come within patience, or it is given
+// up. The answer's body must be closed.
+func (c *client) open(ctx context.Context, addr, target, accept string, patience time.Duration) (*http.Response, error) {
+	var connected, late atomic.Bool
+	streamCtx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
+	timer := time.AfterFunc(patience, func() { late.Store(true); cancel() })
+	defer timer.Stop()
+	req, err := c.request(streamCtx, http.MethodGet, addr+target)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := c.http.Do(req)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		// A refusal ends, and is read at once: the time is for all of it.
+		resp.Body, err = readWhole(resp.Body)
+	}
+	if late.Load() && err == nil {
+		resp.Body.Close()
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		cancel()
+		if late.Load() {
+			err = context.DeadlineExceeded
+		}
+		return nil, c.noAnswer(ctx, addr, connected.Load(), patience, err)
+	}
+	resp.Body = &endless{resp.Body, cancel}
+	return resp, nil
+}
+
+// readWhole reads the body of a refusal.
+func readWhole(body io.ReadCloser) (io.ReadCloser, error) {
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, 1<<20))
+	return io.NopCloser(bytes.NewReader(data)), err
+}
+
+// endless is the body of an answer that open returned.
+type endless struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (e *endless) Close() error {
+	defer e.cancel()
+	return e.ReadCloser.Close()
+}
+
+// first returns what from makes of the first address that answers.
+func (c *client) first(ctx context.Context, from func(addr string) (io.ReadCloser, error)) (io.ReadCloser, error) {
+	var first error
+	for _, addr := range c.addrs {
+		body, err := from(addr)
+		if err == nil || errors.As(err, new(*api.Error)) {
+			return body, err
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, first
 }
 
 // event is one server-sent event.

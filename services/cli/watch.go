@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -134,34 +133,27 @@ func (s *session) frameText(f api.Frame) string {
 
 // stream opens a request without an end at the first address that answers.
 func (c *client) stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	var first error
-	for _, addr := range c.addrs {
-		body, err := c.streamFrom(ctx, addr, path, query)
-		if err == nil || errors.As(err, new(*api.Error)) {
-			return body, err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
+	return c.first(ctx, func(addr string) (io.ReadCloser, error) { return c.streamFrom(ctx, addr, path, query) })
 }
 
 func (c *client) streamFrom(ctx context.Context, addr, path string, query url.Values) (io.ReadCloser, error) {
-	req, err := c.request(ctx, http.MethodGet, addr+path+"?"+query.Encode())
+	resp, err := c.open(ctx, addr, path+"?"+query.Encode(), "text/event-stream", c.patience(http.MethodGet, path))
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.noAnswer(ctx, addr, false, err)
 	}
 	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if resp.StatusCode == http.StatusOK && media == "text/event-stream" {
 		return resp.Body, nil
 	}
+	return nil, c.refusal(addr, resp)
+}
+
+// refusal reads what a node answered instead of what was asked for.
+func (c *client) refusal(addr string, resp *http.Response) error {
 	defer resp.Body.Close()
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return nil, problem(answer{addr: addr, status: resp.StatusCode}, content{data: data, requestID: resp.Header.Get(api.HeaderRequestID)})
+	var data []byte
+	if resp.StatusCode != http.StatusOK { // read already, and whole
+		data, _ = io.ReadAll(resp.Body)
+	}
+	return problem(answer{addr: addr, status: resp.StatusCode}, content{data: data, requestID: resp.Header.Get(api.HeaderRequestID)})
 }

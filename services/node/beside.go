@@ -146,10 +146,8 @@ func (b *beside) run(ctx context.Context, apiListener, peerListener net.Listener
 			return nil
 		}
 		ready.Epoch = b.follower.Version().Epoch
-		if err := readyfile.Write(b.cfg.ReadyFile, ready); err != nil {
-			return err
-		}
 		b.log.Info("ready", "http", ready.HTTP, "federation", ready.Federation, "data_dir", b.cfg.DataDir, "follows", b.follower.Status().URL, "dev", b.cfg.Dev)
+		writeReadyFile(doorsCtx, coreCtx, b.cfg.ReadyFile, ready, b.log)
 		return nil
 	})
 	doors.Go(func() error {

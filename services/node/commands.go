@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,10 @@ its own: it follows the nodes at --region-url, and nodes with --roles region lea
 regions from it by --federation-url.
 
 Without --dev the API asks for the token in DATA-DIR/token (made at first start), and
-nothing listens beyond this machine without TLS.`,
+nothing listens beyond this machine without TLS.
+
+SIGTERM and Ctrl-C end it in order, a second one at once. SIGHUP does nothing: certificates that are
+replaced are read anew by themselves, other settings need a restart.`,
 		Example: `  nearside server --dev --region us-east
   nearside server --dev --region us-east --http-addr 127.0.0.1:7400 --federation-addr 127.0.0.1:7402 \
       --peer eu-west=http://127.0.0.1:7502 --data-dir ./us-east
@@ -58,6 +62,9 @@ nothing listens beyond this machine without TLS.`,
 			return err
 		}
 		cfg.Version = version
+		var stop func()
+		cfg.hangups, stop = catchHangups()
+		defer stop()
 		return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 	}
 	return cmd
@@ -68,29 +75,28 @@ func devCommand(version string) *cobra.Command {
 		Use:   "dev",
 		Short: "Run one region for development: nothing is kept",
 		Long: `Run one region on this machine for development: no TLS, no tokens, and the records are
-thrown away at the end. The same as nearside server --dev with a temporary data directory.`,
+thrown away at the end, unless a directory for them is named (--data-dir, NEARSIDE_DATA_DIR, which
+the container image sets, or data-dir in the file). The same as nearside server --dev --region dev with a
+temporary data directory.`,
 		Example: `  nearside dev
   nearside dev --region lab --http-addr 127.0.0.1:7450`,
 		Args: cobra.NoArgs,
 	}
 	s := newSettings(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		dir, err := os.MkdirTemp("", "nearside-dev-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		s.cfg.Dev = true
-		cfg, err := s.resolve(func(name string) (string, bool) {
-			v, ok := os.LookupEnv(name)
-			switch {
-			case ok:
-			case name == EnvName("region"):
-				return "dev", true
-			case name == EnvName("data-dir"):
-				return dir, true
+		made := ""
+		defer func() {
+			if made != "" {
+				_ = os.RemoveAll(made)
 			}
-			return v, ok
+		}()
+		cfg, err := s.resolveDev(os.LookupEnv, func() (string, error) {
+			dir, err := os.MkdirTemp("", "nearside-dev-")
+			if err != nil {
+				return "", usage("name a directory for the records with --data-dir, or one for temporary files with TMPDIR", "no temporary directory: %v", err)
+			}
+			made = dir
+			return dir, nil
 		})
 		if err != nil {
 			return err
@@ -99,4 +105,20 @@ thrown away at the end. The same as nearside server --dev with a temporary data 
 		return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 	}
 	return cmd
+}
+
+// resolveDev is resolve for the verb dev, which is a flag in itself: nothing takes it back. Region and data
+// directory are its own only when nobody names them.
+func (s *settings) resolveDev(env func(string) (string, bool), temporary func() (string, error)) (Config, error) {
+	if err := s.flags.Set("dev", "true"); err != nil {
+		return Config{}, err
+	}
+	s.complete = func(c *Config) (err error) {
+		c.Region = cmp.Or(c.Region, "dev")
+		if c.DataDir == "" {
+			c.DataDir, err = temporary()
+		}
+		return err
+	}
+	return s.resolve(env)
 }

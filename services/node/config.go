@@ -13,7 +13,9 @@ package node
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,13 +27,15 @@ import (
 // Config is everything a node is told. Build it with Parse, or by hand and call
 // Normalize.
 type Config struct {
-	Region    api.Region
-	Zone      api.Zone
-	Node      string // name of this node within the region; default REGION-1
-	DataDir   string // default /var/lib/nearside, with Dev ./nearside-data/REGION
-	Version   string // of the program, for the ready file and the event log; default the module's
-	Roles     []string
-	Advertise string // host that others reach this node at
+	Region  api.Region
+	Zone    api.Zone
+	Node    string // name of this node within the region; default REGION-1
+	DataDir string // default /var/lib/nearside, with Dev ./nearside-data/REGION
+	Version string // of the program, for the ready file and the event log; default the module's
+	Roles   []string
+	// rolesGiven: somebody named Roles, so none is left out for want of certificates.
+	rolesGiven bool
+	Advertise  string // host that others reach this node at
 
 	HTTPAddr, FederationAddr string
 	// EtcdPeerAddr is where the node's etcd listens for those of the other nodes of Cluster;
@@ -86,6 +90,12 @@ type Config struct {
 
 	// certificateLook, set by tests, is how often the certificate files are read; 0 = 10 s.
 	certificateLook time.Duration
+
+	// federationOff says why the role federation was left out; "" when it was not.
+	federationOff string
+
+	// hangups, when not nil, has the SIGHUPs that the process gets.
+	hangups <-chan os.Signal
 
 	ReadyFile string
 	LogLevel  string
@@ -218,12 +228,30 @@ func (c *Config) Normalize() error {
 	default:
 		return usage("use text or json", "--log-format: %s is not known", api.Quote(c.LogFormat))
 	}
-	if c.Advertise != "" {
-		if strings.ContainsAny(c.Advertise, "/ @?#*,") || strings.HasPrefix(c.Advertise, ".") {
-			return usage("give a host name or IP address alone", "--advertise: %s is not a host", api.Quote(c.Advertise))
-		}
+	return c.checkAdvertise()
+}
+
+// checkAdvertise refuses what others could not dial, with a port behind it.
+func (c *Config) checkAdvertise() error {
+	if c.Advertise == "" {
+		return nil
 	}
-	return nil
+	ip, err := netip.ParseAddr(c.Advertise)
+	_, _, withPort := net.SplitHostPort(c.Advertise)
+	remedy := "give a host name or IP address alone"
+	switch {
+	case err == nil && ip.IsUnspecified():
+		return usage("give the one that others reach this node at", "--advertise: %s is every address, and none that others could dial", c.Advertise)
+	case err == nil && ip.Zone() == "":
+		return nil
+	case withPort == nil:
+		remedy = "give the host without a port: the ports are those that the node listens on"
+	case strings.HasPrefix(c.Advertise, "["):
+		remedy = "write the IP address without brackets"
+	case !strings.ContainsAny(c.Advertise, "/ @?#*,:[]%") && !strings.HasPrefix(c.Advertise, "."):
+		return nil
+	}
+	return usage(remedy, "--advertise: %s is not a host", api.Quote(c.Advertise))
 }
 
 // secureFederation keeps strangers off the peer port: without --dev a peer must prove its
@@ -238,10 +266,16 @@ func (c *Config) secureFederation() error {
 		why = "--roles federation"
 	case len(c.Peers) > 0:
 		why = "--peer"
+	case c.rolesGiven:
+		why = "--roles " + strings.Join(c.Roles, ",")
 	}
 	if why != "" {
-		return usage("add --tls-cert, --tls-key and --tls-ca, or try things out with --dev",
+		return usage("add --tls-cert, --tls-key and --tls-ca, or try things out with --dev; a region on its own needs only --roles region",
 			"%s: regions prove to each other who they are by certificates, and none is given", why)
+	}
+	c.federationOff = "without --tls-cert and --tls-ca no peer could prove who it is"
+	if c.TLSCert != "" {
+		c.federationOff = "--tls-cert is given, and --tls-ca is not: no peer could prove who it is; add --tls-ca, or say --roles region"
 	}
 	c.Roles = slices.DeleteFunc(slices.Clone(c.Roles), func(r string) bool { return r == "federation" })
 	return nil
@@ -295,7 +329,7 @@ func (c *Config) normalizeAddrs() error {
 			return err
 		}
 	}
-	if c.HTTPAddr == c.FederationAddr && !strings.HasSuffix(c.HTTPAddr, ":0") {
+	if c.Federated() && c.HTTPAddr == c.FederationAddr && !strings.HasSuffix(c.HTTPAddr, ":0") {
 		return usage("give them different ports", "--http-addr and --federation-addr are both %s", c.HTTPAddr)
 	}
 	return nil

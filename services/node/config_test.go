@@ -146,6 +146,17 @@ func TestWrongConfigurationsAreNamed(t *testing.T) {
 		{"half TLS", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--federation-addr", "127.0.0.1:2", "--tls-cert", "x"}, "belong together"},
 		{"remote without dev", nil, []string{"--region", "eu", "--dev-allow-remote"}, "nothing without --dev"},
 		{"peers without certificates", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--peer", "us=https://h:1"}, "prove to each other"},
+		{"a federation that was asked for, without certificates", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--roles", "region,federation"}, "--roles region,federation: regions prove to each other"},
+		{"a federation that was asked for, without a CA", map[string]string{"NEARSIDE_ROLES": "region,federation"}, []string{"--region", "eu", "--tls-cert", "x", "--tls-key", "x"}, "--roles region,federation: regions prove to each other"},
+		{"a host with a port", nil, []string{"--dev", "--region", "eu", "--advertise", "node.example:7400"}, "not a host; give the host without a port"},
+		{"an IPv6 address with a port", nil, []string{"--dev", "--region", "eu", "--advertise", "[::1]:7400"}, "without a port"},
+		{"an IPv6 address in brackets", nil, []string{"--dev", "--region", "eu", "--advertise", "[::1]"}, "without brackets"},
+		{"an address of one link", nil, []string{"--dev", "--region", "eu", "--advertise", "fe80::1%eth0"}, "not a host"},
+		{"every address as one's own", nil, []string{"--dev", "--region", "eu", "--advertise", "::"}, "is every address"},
+		{"null", nil, []string{"--config", write("region: eu\nzone: null\n")}, "line 2: zone is null"},
+		{"null in a list", nil, []string{"--config", write("region: eu\nallowed-host: [a, ~]\n")}, "line 2: allowed-host is null"},
+		{"null in a map", nil, []string{"--config", write("region: eu\npeer:\n  us: null\n")}, "peer is null"},
+		{"a peer twice", nil, []string{"--config", write("region: eu\npeer:\n  us: http://127.0.0.1:1\n  us: http://127.0.0.1:2\n")}, `peer names "us" twice`},
 		{"every host", nil, []string{"--dev", "--region", "eu", "--advertise", "*"}, "not a host"},
 		{"own peer", nil, []string{"--dev", "--region", "eu", "--peer", "eu=http://127.0.0.1:1"}, "not its own peer"},
 		{"not a peer", nil, []string{"--dev", "--region", "eu", "--peer", "us"}, "REGION=URL"},
@@ -173,6 +184,62 @@ func TestWrongConfigurationsAreNamed(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), c.says) || u.Remedy == "" {
 				t.Errorf("%q does not say %q, or has no remedy", err, c.says)
+			}
+		})
+	}
+}
+
+func TestConfigurationsThatAreRight(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want func(Config) bool
+	}{
+		"an IPv6 address":                {[]string{"--dev", "--region", "eu", "--advertise", "::1"}, func(c Config) bool { return c.Advertise == "::1" }},
+		"a name with an underscore":      {[]string{"--dev", "--region", "eu", "--advertise", "node_1.internal"}, func(c Config) bool { return c.Advertise != "" }},
+		"the peers' port, without peers": {[]string{"--dev", "--region", "eu", "--roles", "region", "--http-addr", "127.0.0.1:7402"}, func(c Config) bool { return c.HTTPAddr == "127.0.0.1:7402" }},
+		"no certificates": {[]string{"--region", "eu", "--http-addr", "127.0.0.1:1"}, func(c Config) bool {
+			return !c.Federated() && strings.Contains(c.federationOff, "without --tls-cert")
+		}},
+		"no CA": {[]string{"--region", "eu", "--tls-cert", "x", "--tls-key", "x"}, func(c Config) bool {
+			return !c.Federated() && strings.Contains(c.federationOff, "--tls-ca is not")
+		}},
+		"no federation is wanted": {[]string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--roles", "region"}, func(c Config) bool { return c.federationOff == "" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := parse(t, nil, c.args...); err != nil || !c.want(got) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
+// dev is server --dev with a region and a directory of its own, and nothing more: they give way to what
+// is named anywhere, and only --dev itself stands.
+func TestDevKeepsPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "n.yaml")
+	if err := os.WriteFile(file, []byte("region: from-file\ndata-dir: /from/file\ndev: false\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		env         map[string]string
+		args        []string
+		region, dir string
+	}{
+		"nothing":           {nil, nil, "dev", "/temporary"},
+		"a file":            {nil, []string{"-c", file}, "from-file", "/from/file"},
+		"the environment":   {map[string]string{"NEARSIDE_DEV": "false", "NEARSIDE_REGION": "from-env", "NEARSIDE_DATA_DIR": "/from/env"}, []string{"-c", file}, "from-env", "/from/env"},
+		"flags":             {map[string]string{"NEARSIDE_REGION": "from-env"}, []string{"--region", "from-flag", "--data-dir", "/from/flag"}, "from-flag", "/from/flag"},
+		"an empty variable": {map[string]string{"NEARSIDE_REGION": "", "NEARSIDE_DATA_DIR": ""}, nil, "dev", "/temporary"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flags := pflag.NewFlagSet("dev", pflag.ContinueOnError)
+			s := newSettings(flags)
+			if err := flags.Parse(c.args); err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.resolveDev(func(name string) (string, bool) { v, ok := c.env[name]; return v, ok }, func() (string, error) { return "/temporary", nil })
+			if err != nil || string(got.Region) != c.region || got.DataDir != c.dir || !got.Dev {
+				t.Errorf("region %s, directory %s, dev %t, %v", got.Region, got.DataDir, got.Dev, err)
 			}
 		})
 	}

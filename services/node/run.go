@@ -52,6 +52,9 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}
+	if err := readyfile.Check(cfg.ReadyFile); err != nil {
+		return usage("give a file in a directory that this user may write to, or drop it", "--ready-file: %v", err)
+	}
 	sweep(cfg.DataDir, log)
 	meters, err := newTelemetry()
 	if err != nil {
@@ -62,9 +65,10 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	for _, flag := range cfg.NoEffect {
 		log.Warn(flag + " has no effect: what it is for is not in this version")
 	}
-	if cfg.TLSCert == "" && !cfg.Dev && !cfg.Federated() {
-		log.Info("the federation is off: without --tls-cert and --tls-ca no peer could prove who it is")
+	if cfg.federationOff != "" {
+		log.Warn("the federation is off: " + cfg.federationOff)
 	}
+	defer tellHangups(cfg.hangups, log)()
 	if c := secure.credentials; c != nil {
 		stop, err := c.observe(meters.provider)
 		if err != nil {
@@ -296,11 +300,9 @@ func (n *node) run(ctx context.Context, apiListener, peerListener net.Listener, 
 			return nil
 		}
 		ready.Epoch = n.registry.Stamp().Version.Epoch
-		if err := readyfile.Write(n.cfg.ReadyFile, ready); err != nil {
-			return err
-		}
 		n.log.Info("ready", "http", ready.HTTP, "federation", ready.Federation, "data_dir", n.cfg.DataDir,
 			"epoch", ready.Epoch.String(), "dev", n.cfg.Dev)
+		writeReadyFile(doorsCtx, coreCtx, n.cfg.ReadyFile, ready, n.log)
 		return nil
 	})
 	doors.Go(func() error {

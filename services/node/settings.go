@@ -21,6 +21,8 @@ type settings struct {
 	cfg   Config
 	file  string
 	peers []string
+	// complete, of the verb, fills in what is still empty after flag, environment and file.
+	complete func(*Config) error
 }
 
 func newSettings(flags *pflag.FlagSet) *settings {
@@ -112,8 +114,14 @@ func (s *settings) resolve(env func(string) (string, bool)) (Config, error) {
 	if s.cfg.Dev && !s.flags.Changed("stop-delay") {
 		s.cfg.StopDelay = 0
 	}
+	s.cfg.rolesGiven = s.flags.Changed("roles")
 	for _, p := range s.peers {
 		if err := s.cfg.addPeer(p); err != nil {
+			return Config{}, err
+		}
+	}
+	if s.complete != nil {
+		if err := s.complete(&s.cfg); err != nil {
 			return Config{}, err
 		}
 	}
@@ -188,12 +196,18 @@ func (s *settings) readFile(taken func(flag string) bool) error {
 func yamlValues(name string, v *yaml.Node) ([]string, error) {
 	switch v.Kind {
 	case yaml.ScalarNode:
+		if isNull(v) {
+			return nil, errNull
+		}
 		return []string{v.Value}, nil
 	case yaml.SequenceNode:
 		out := make([]string, 0, len(v.Content))
 		for _, e := range v.Content {
 			if e.Kind != yaml.ScalarNode {
 				return nil, errors.New("must be a list of plain values")
+			}
+			if isNull(e) {
+				return nil, errNull
 			}
 			out = append(out, e.Value)
 		}
@@ -203,17 +217,29 @@ func yamlValues(name string, v *yaml.Node) ([]string, error) {
 			break
 		}
 		var out []string
+		seen := map[string]bool{}
 		for i := 0; i+1 < len(v.Content); i += 2 {
+			key := v.Content[i].Value
+			if seen[key] {
+				return nil, fmt.Errorf("names %s twice", api.Quote(key))
+			}
+			seen[key] = true
 			urls, err := yamlValues("", v.Content[i+1])
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, v.Content[i].Value+"="+strings.Join(urls, ","))
+			out = append(out, key+"="+strings.Join(urls, ","))
 		}
 		return out, nil
 	}
 	return nil, errors.New("must be a value or a list")
 }
+
+// errNull refuses YAML's word for nothing, which would be taken for a name.
+var errNull = errors.New("is null: write a value (in quotes, if it is that word), or leave the line out")
+
+// isNull reports whether a value is null or ~; one that is left empty is just empty.
+func isNull(v *yaml.Node) bool { return v.Tag == "!!null" && v.Value != "" }
 
 // suggest names the setting that was probably meant.
 func (s *settings) suggest(name string) string {

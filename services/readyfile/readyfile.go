@@ -9,9 +9,27 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
+
+// Check reports whether a file can be written at path later. A program calls it at its start, when
+// a wrong path may still be an end.
+func Check(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is there, and is no file", path)
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".probe-*")
+	if err != nil {
+		return fmt.Errorf("%s cannot be written: %w", path, err)
+	}
+	probe.Close()
+	return os.Remove(probe.Name())
+}
 
 // Write publishes body as JSON in one step, so that a reader never sees half.
 func Write(path string, body any) error {
