@@ -43,7 +43,7 @@ func (b *beats) register(ctx context.Context) error {
 func (b *beats) heartbeat(ctx context.Context) error {
 	r := b.r
 	var ack api.HeartbeatAck
-	err := r.send(ctx, http.MethodPut, "/heartbeat", api.Heartbeat{Incarnation: r.Incarnation()}, &ack)
+	err := r.beat(ctx, api.Heartbeat{Incarnation: r.Incarnation(), Load: r.load(ctx)}, &ack)
 	switch {
 	case stale(err) != nil:
 		return fmt.Errorf("%s: %w: %w", r.key, ErrSuperseded, err)
