@@ -15,6 +15,7 @@ func (b *beats) register(ctx context.Context) error {
 	r := b.r
 	reg := r.registration()
 	var inst api.Instance
+	begun := r.c.now()
 	err := r.send(ctx, http.MethodPut, "", reg, &inst)
 	if no := stale(err); no != nil {
 		if b.told || b.bumped || no.Incarnation == 0 {
@@ -34,7 +35,7 @@ func (b *beats) register(ctx context.Context) error {
 	if b.told {
 		r.c.log().Info("registered again", "instance", r.key.String(), "incarnation", reg.Incarnation)
 	}
-	b.registered, b.epoch = true, api.Epoch{}
+	b.registered, b.epoch, b.acked = true, api.Epoch{}, begun
 	// The registry may have kept an older status, or given the one of a new instance.
 	b.statusSent = r.wanted().Status == ""
 	return nil
@@ -43,19 +44,21 @@ func (b *beats) register(ctx context.Context) error {
 func (b *beats) heartbeat(ctx context.Context) error {
 	r := b.r
 	var ack api.HeartbeatAck
-	err := r.send(ctx, http.MethodPut, "/heartbeat", api.Heartbeat{Incarnation: r.Incarnation()}, &ack)
+	begun := r.c.now()
+	err := r.beat(ctx, api.Heartbeat{Incarnation: r.Incarnation(), Load: r.load(ctx)}, &ack)
 	switch {
 	case stale(err) != nil:
 		return fmt.Errorf("%s: %w: %w", r.key, ErrSuperseded, err)
 	case api.CodeOf(err) == api.CodeInstanceNotFound || api.CodeOf(err) == api.CodeServiceNotFound:
 		r.c.log().Info("registry lost the instance; registering again", "instance", r.key.String())
-		b.registered = false
+		b.lost()
 		return b.register(ctx)
 	case err != nil:
 		r.c.tel.heartbeat(ctx, outcomeName(err))
 		return err
 	}
 	r.c.tel.heartbeat(ctx, "ok")
+	b.acked = begun
 	if restarted := !b.epoch.IsZero() && !ack.Epoch.IsZero() && ack.Epoch != b.epoch; restarted {
 		// The region's history began anew. That it knows us now does not mean that what it
 		// knows is all of it.

@@ -17,11 +17,11 @@ import (
 
 // Waits of a first use of a service.
 const (
-	firstUse     = 2 * time.Second        // for a registry, when nothing else is known
-	snapshotUse  = 300 * time.Millisecond // for a registry, when a snapshot can stand in
-	oldSnapshot  = 24 * time.Hour         // from which age on it is the last resort, after firstUse
-	failedAgain  = time.Second            // for which callers fail at once after one waited in vain
-	closeTimeout = 3 * time.Second        // for deregistrations in Close, besides their drain
+	firstUse     = 2 * time.Second       // for a registry, when nothing else is known
+	snapshotUse  = 80 * time.Millisecond // for a registry, when a snapshot can stand in
+	oldSnapshot  = 24 * time.Hour        // from which age on it is the last resort, after firstUse
+	failedAgain  = time.Second           // for which callers fail at once after one waited in vain
+	closeTimeout = 3 * time.Second       // for deregistrations in Close, besides their drain
 )
 
 // maxServices bounds the services of one client.

@@ -126,9 +126,9 @@ type Config struct {
 	// Hedge lets calls that wait for long ask a second instance too; the zero value = they do
 	// not.
 	Hedge Hedge
-	// RetryBudget bounds repeats to this share of calls (default 0.1) over a reserve of 50,
-	// and 10 more a second while most attempts succeed, so that repeats cannot multiply an
-	// overload; below 0 = only the reserve.
+	// RetryBudget bounds repeats to this share of calls (default 0.1) over a reserve of 100, so
+	// that they cannot multiply an overload. The reserve fills up again by 10 a second while nine
+	// of ten attempts and more succeed. Below 0 = only the reserve.
 	RetryBudget float64
 
 	// PollInterval is how often services are asked for, give or take a fifth, where a watch

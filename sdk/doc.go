@@ -37,6 +37,10 @@
 // A program that still warms up registers with Starting and calls
 // [Registered.SetStatus] with passing; [Registered.Update] changes metadata, weight and so on.
 //
+// [Registration.Load] is a function that says how much the program is used, in percent. Each
+// heartbeat tells it, and callers spill by it before the instances fail; without it they go by
+// how many instances are left.
+//
 // # Calling
 //
 // [Client.Transport] is an http.RoundTripper: the host of the URL is the service's name. It

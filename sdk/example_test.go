@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	nearside "github.com/nearside/nearside/sdk"
@@ -76,6 +77,36 @@ func ExampleClient_Register() {
 	// orders-1 acknowledged: true
 	// orders-1 warning the disk is slow map[build:42]
 	// left: 0
+}
+
+// A program that says how busy it is gets fewer calls before it fails: beyond 80 % a part of its
+// region's calls goes to another one that has something to spare.
+func ExampleRegistration_load() {
+	world := sdktest.NewWorld(nil, "us-east", "eu-west")
+	defer world.Close()
+	world.Region("eu-west").Register(nearside.Registration{Service: "orders", Address: "10.1.0.7", Port: 8080})
+	client := world.Region("us-east").Client()
+
+	var running atomic.Int64 // requests, counted by the program's handler
+	running.Store(60)
+	const most = 50 // that it can work on at a time
+	_, err := client.Register(context.Background(), nearside.Registration{
+		Service: "orders", Address: "10.0.0.7", Port: 8080, TTL: time.Second,
+		Load: func() int { return int(running.Load()) * 100 / most },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_ = client.Watch(ctx, "orders", func(res api.Resolution) {
+		if res.Decision.Reason == api.ReasonSpill {
+			fmt.Printf("us-east is used to %d %%, and eu-west helps\n", res.Loads["us-east"])
+			cancel()
+		}
+	})
+	// Output: us-east is used to 120 %, and eu-west helps
 }
 
 // A program calls other services by name. Nothing else changes in its code.

@@ -84,6 +84,8 @@ type fakeRegion struct {
 	drained  map[api.Region]float64 // in percent, for this region's callers
 	policies map[api.ServiceName]*api.Policy
 	loads    map[api.ServiceName]int // told with each mark; 0 = not known any more
+	told     []api.Load              // by heartbeats
+	loadless bool                    // an older registry: refuses a heartbeat with a load
 }
 
 type sub struct {
@@ -362,9 +364,14 @@ func (r *fakeRegion) instance(w http.ResponseWriter, req *http.Request, path []s
 	case sub == "heartbeat":
 		var hb api.Heartbeat
 		_ = api.DecodeStrict(req.Body, &hb)
+		if r.loadless && !hb.Load.IsZero() {
+			answerProblem(w, &api.Error{Code: api.CodeUnknownField, Field: "load", Detail: "there is no field \"load\""})
+			return
+		}
 		if missing() || tooOld(hb.Incarnation) {
 			return
 		}
+		r.told = append(r.told, hb.Load)
 		_ = json.NewEncoder(w).Encode(api.HeartbeatAck{ID: id, Status: old.Status, Incarnation: old.Incarnation, TTL: old.TTL, Epoch: r.epoch})
 	case sub == "status":
 		var c api.StatusChange

@@ -15,7 +15,6 @@ const (
 	againSoon    = 200 * time.Millisecond // after no node answered, doubling …
 	againAtMost  = 2 * time.Second        // … up to this
 	beatsPerTTL  = 3
-	lateBeyond   = time.Second // of oversleeping that is no suspension with the shortest TTL
 	refusedAgain = 5 * time.Second
 )
 
@@ -78,6 +77,7 @@ type beats struct {
 	statusSent bool // the registry knows r.want
 	bumped     bool // the first registration took over a stored incarnation
 	epoch      api.Epoch
+	acked      moment // when the last sign of life that the registry acknowledged was sent
 	backoff    time.Duration
 }
 

@@ -43,6 +43,16 @@ type Registration struct {
 	// DrainDelay is how long Close waits between telling callers to go elsewhere and
 	// deregistering; 0 = 500 ms, below 0 = none. Calls that run longer need more.
 	DrainDelay time.Duration
+	// Load tells how much the program is used, in percent of what it can take: 100 is all of it,
+	// api.MaxLoadPercent the most that counts, below 0 says nothing. It is asked for each
+	// heartbeat, and the registry tells callers the mean of a service's instances in the
+	// region: beyond 80 % a part of the calls goes to regions that have something to spare.
+	// nil = nothing is told, and callers go by how many instances are left.
+	//
+	// It is called on a goroutine of its own, one call at a time, and should answer from memory:
+	// a heartbeat waits 100 ms for it, and then goes without. After a panic it is not
+	// asked again until the next Update.
+	Load func() int
 }
 
 const (
@@ -64,6 +74,7 @@ type Registered struct {
 	stop     context.CancelFunc
 
 	after time.Duration // how long the nodes asked to be left alone; owned by the loop
+	gauge gauge         // of the load; owned by the loop
 
 	closing  atomic.Bool
 	closed   chan struct{} // closed when closeErr is set

@@ -148,14 +148,14 @@ func replayable(req *http.Request) bool {
 // Bounds of one call and of the retry budget.
 const (
 	maxTries      = 8 // attempts of one call, those that do not count included
-	budgetReserve = 50
+	budgetReserve = 100
 	budgetPerSec  = 10
-	budgetMost    = 2 * budgetReserve
 )
 
-// budget bounds repeats, so that they cannot multiply an overload: a share of the calls,
-// over a reserve that refills with time. A token bucket. While most attempts fail it does not
-// refill with time: then repeats are the share and no more, however few calls there are.
+// budget bounds repeats, so that they cannot multiply an overload: a share of the calls over a
+// reserve, which is for the moment in which much dies at once. A token bucket, full at first. It
+// refills with time only while nearly all attempts succeed: as long as more than a tenth of them fail,
+// for however long and at whatever rate of calls, repeats are the share and the reserve, once.
 type budget struct {
 	good atomic.Int32 // how many attempts end well, smoothed, of goodWhole
 
@@ -166,8 +166,9 @@ type budget struct {
 }
 
 const (
-	goodWhole = 1 << 16
-	goodOver  = 64 // attempts that are remembered, about
+	goodWhole  = 1 << 16
+	goodEnough = goodWhole * 9 / 10
+	goodOver   = 64 // attempts that are remembered, about
 )
 
 func (b *budget) init(share float64) {
@@ -180,7 +181,7 @@ func (b *budget) called(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refillLocked(now)
-	b.tokens = min(b.tokens+b.share, budgetMost)
+	b.tokens = min(b.tokens+b.share, budgetReserve)
 }
 
 // ended notes how an attempt ended. One that gets lost between two at a time does no harm.
@@ -214,7 +215,7 @@ func (b *budget) refillLocked(now time.Time) {
 		return
 	}
 	b.last = now
-	if b.good.Load() >= goodWhole/2 {
-		b.tokens = min(b.tokens+d.Seconds()*budgetPerSec, budgetMost)
+	if b.good.Load() >= goodEnough {
+		b.tokens = min(b.tokens+d.Seconds()*budgetPerSec, budgetReserve)
 	}
 }

@@ -347,7 +347,7 @@ func TestOverloadIsNotMultiplied(t *testing.T) {
 		before := count()
 		calls = load(t, web, "http://shop/", 100, 60*time.Second)
 		check(t, calls)
-		if n, most := count()-before, len(calls)+len(calls)/10+budgetMost+budgetPerSec*60; n > most {
+		if n, most := count()-before, len(calls)+len(calls)/10+budgetReserve+budgetPerSec*60; n > most {
 			t.Errorf("%d attempts of %d calls, at most %d wanted", n, len(calls), most)
 		}
 	})

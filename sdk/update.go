@@ -15,7 +15,7 @@ type update struct {
 }
 
 // Update changes what the registry tells of the instance: its metadata, tags, weight,
-// capacity, version, address, ports, zone, checks, TTL or DrainDelay. change gets the
+// capacity, version, address, ports, zone, checks, TTL, DrainDelay or Load. change gets the
 // registration as it stands and changes what it wants; it runs on the caller's goroutine,
 // and what it is given belongs to it.
 //
@@ -54,6 +54,7 @@ func (b *beats) update(ctx context.Context, u *update) error {
 	r.said, r.reg = u.said, u.wire
 	r.mu.Unlock()
 	was := b.registered
+	r.gauge.broken = false
 	// Until it is acknowledged, the next beat is a registration.
 	b.registered = false
 	err := b.register(ctx)

@@ -30,10 +30,12 @@ func elapsed(a, b moment) time.Duration {
 	return max(b.mono-a.mono, b.wall.Sub(a.wall))
 }
 
-// suspended reports whether something that should have taken want took so long that the
-// registry may have given the instance up meanwhile.
-func suspended(a, b moment, want, ttl time.Duration) bool {
-	return elapsed(a, b)-want > max(ttl, lateBeyond)
+// suspended reports whether the program did not run from a to b, from which no more than want
+// should have passed, for so long that the registry, which heard of it last at acked, may have
+// given the instance up by b. Who was away for a ttl is late by at least half of one: beats
+// are a third of it apart. A program that ran all the time, and found no registry, is not.
+func suspended(acked, a, b moment, want, ttl time.Duration) bool {
+	return elapsed(a, b)-want > ttl/2 && elapsed(acked, b) > ttl
 }
 
 // woke notices that the program did not run for long, since a moment from which no more than
@@ -43,7 +45,7 @@ func suspended(a, b moment, want, ttl time.Duration) bool {
 func (b *beats) woke(since moment, want time.Duration) bool {
 	r := b.r
 	now := r.c.now()
-	if !b.registered || !suspended(since, now, want, r.ttl()) {
+	if !b.registered || !suspended(b.acked, since, now, want, r.ttl()) {
 		return false
 	}
 	r.setIncarnation(r.Incarnation() + 1)
@@ -51,6 +53,16 @@ func (b *beats) woke(since moment, want time.Duration) bool {
 	r.c.log().Warn("program was suspended; registering as a new incarnation",
 		"instance", r.key.String(), "for", elapsed(since, now)-want)
 	return true
+}
+
+// lost prepares for a registration after the registry said that it does not know the instance. One
+// that was not heard for a ttl was given up, whatever the reason: a sleep too short to be
+// told from a slow request is among them. It comes back as a new incarnation.
+func (b *beats) lost() {
+	b.registered = false
+	if elapsed(b.acked, b.r.c.now()) > b.r.ttl() {
+		b.r.setIncarnation(b.r.Incarnation() + 1)
+	}
 }
 
 // beatAtMost bounds what one turn of the loop takes of its own: three requests to every node.

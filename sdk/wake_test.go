@@ -19,27 +19,42 @@ func TestSuspensionIsNoticed(t *testing.T) {
 		name             string
 		mono, boot, wall time.Duration // that passed; boot below 0 = not known
 		want, ttl        time.Duration
+		quiet            time.Duration // of the registry before that
 		suspended        bool
 	}{
-		{"in time", 5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second, 15 * time.Second, false},
-		{"a busy machine", 6 * time.Second, 6 * time.Second, 6 * time.Second, 5 * time.Second, 15 * time.Second, false},
-		{"stopped", 25 * time.Second, 25 * time.Second, 25 * time.Second, 5 * time.Second, 15 * time.Second, true},
-		{"stopped, not told since the boot", 25 * time.Second, -1, 25 * time.Second, 5 * time.Second, 15 * time.Second, true},
-		{"short TTL", 1500 * time.Millisecond, 1500 * time.Millisecond, 0, 300 * time.Millisecond, time.Second, true},
-		{"short TTL, busy", 900 * time.Millisecond, 900 * time.Millisecond, 0, 300 * time.Millisecond, time.Second, false},
-		{"the machine slept", 5 * time.Second, time.Hour, time.Hour, 5 * time.Second, 15 * time.Second, true},
-		{"it slept, and its clock was set back", 5 * time.Second, time.Hour, -day, 5 * time.Second, 15 * time.Second, true},
-		{"it slept, where only the wall clock tells", 5 * time.Second, -1, time.Hour, 5 * time.Second, 15 * time.Second, true},
-		{"the wall clock was set forward", 5 * time.Second, 5 * time.Second, day, 5 * time.Second, 15 * time.Second, false},
-		{"the wall clock was set back", 5 * time.Second, 5 * time.Second, -day, 5 * time.Second, 15 * time.Second, false},
-		{"set back, where only the wall clock tells", 5 * time.Second, -1, -day, 5 * time.Second, 15 * time.Second, false},
+		{"in time", 5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second, 15 * time.Second, 0, false},
+		{"a busy machine", 6 * time.Second, 6 * time.Second, 6 * time.Second, 5 * time.Second, 15 * time.Second, 0, false},
+		{"stopped", 25 * time.Second, 25 * time.Second, 25 * time.Second, 5 * time.Second, 15 * time.Second, 0, true},
+		{"stopped, not told since the boot", 25 * time.Second, -1, 25 * time.Second, 5 * time.Second, 15 * time.Second, 0, true},
+		{"short TTL", 1500 * time.Millisecond, 1500 * time.Millisecond, 0, 300 * time.Millisecond, time.Second, 0, true},
+		{"short TTL, busy", 900 * time.Millisecond, 900 * time.Millisecond, 0, 300 * time.Millisecond, time.Second, 0, false},
+		{"the machine slept", 5 * time.Second, time.Hour, time.Hour, 5 * time.Second, 15 * time.Second, 0, true},
+		{"it slept, and its clock was set back", 5 * time.Second, time.Hour, -day, 5 * time.Second, 15 * time.Second, 0, true},
+		{"it slept, where only the wall clock tells", 5 * time.Second, -1, time.Hour, 5 * time.Second, 15 * time.Second, 0, true},
+		{"the wall clock was set forward", 5 * time.Second, 5 * time.Second, day, 5 * time.Second, 15 * time.Second, 0, false},
+		{"the wall clock was set back", 5 * time.Second, 5 * time.Second, -day, 5 * time.Second, 15 * time.Second, 0, false},
+		{"set back, where only the wall clock tells", 5 * time.Second, -1, -day, 5 * time.Second, 15 * time.Second, 0, false},
+		// Beats are 5 s apart; it stops right after one, or right before the next.
+		{"stopped for 1.1 ttl after a beat", 16500 * time.Millisecond, 16500 * time.Millisecond, 0, 5 * time.Second, 15 * time.Second, 0, true},
+		{"stopped for 1.1 ttl before a beat", 21400 * time.Millisecond, 21400 * time.Millisecond, 0, 5 * time.Second, 15 * time.Second, 0, true},
+		{"the machine slept for 1.1 ttl", time.Second, 16500 * time.Millisecond, 16500 * time.Millisecond, 5 * time.Second, 15 * time.Second, 0, true},
+		{"the same, where only the wall clock tells", time.Second, -1, 16500 * time.Millisecond, 5 * time.Second, 15 * time.Second, 0, true},
+		{"1.1 of the shortest ttl", 1100 * time.Millisecond, 1100 * time.Millisecond, 0, 333 * time.Millisecond, time.Second, 0, true},
+		{"stopped for 0.9 ttl after a beat", 13500 * time.Millisecond, 13500 * time.Millisecond, 0, 5 * time.Second, 15 * time.Second, 0, false},
+		{"no registry for an hour, and never late", 2 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second, 15 * time.Second, time.Hour, false},
+		{"no registry for an hour, on a busy machine", 5 * time.Second, 5 * time.Second, 5 * time.Second, 2 * time.Second, 15 * time.Second, time.Hour, false},
+		{"no registry, and stopped for 1.1 ttl", 16500 * time.Millisecond, 16500 * time.Millisecond, 0, 2 * time.Second, 15 * time.Second, time.Hour, true},
 	} {
 		a := moment{mono: time.Minute, boot: time.Hour, wall: time.Unix(1_800_000_000, 0)}
 		b := moment{mono: a.mono + tc.mono, boot: a.boot + tc.boot, wall: a.wall.Add(tc.wall)}
 		if tc.boot < 0 {
 			a.boot, b.boot = -1, -1
 		}
-		if got := suspended(a, b, tc.want, tc.ttl); got != tc.suspended {
+		acked := moment{mono: a.mono - tc.quiet, boot: a.boot - tc.quiet, wall: a.wall.Add(-tc.quiet)}
+		if tc.boot < 0 {
+			acked.boot = -1
+		}
+		if got := suspended(acked, a, b, tc.want, tc.ttl); got != tc.suspended {
 			t.Errorf("%s: %v", tc.name, got)
 		}
 	}
@@ -198,6 +213,59 @@ func TestAsleepDuringAHeartbeat(t *testing.T) {
 		if at := slices.Index(log, "PUT heartbeat"); at < 0 || len(log) < at+2 || log[at+1] != "PUT" || r.Incarnation() != before+1 {
 			t.Errorf("%v, incarnation %d after %d", log, r.Incarnation(), before)
 		}
+	})
+}
+
+// A sleep of little more than a TTL is one, wherever between two beats it begins, and so is one during a request
+// that the registry only tells by having forgotten the instance.
+func TestAwakeAfterLittleMoreThanATTL(t *testing.T) {
+	for name, begin := range map[string]time.Duration{"after a beat": 10 * time.Millisecond, "later": 2 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "us")
+				c := w.client("us", nil)
+				k := &clocks{}
+				k.of(c)
+				r, err := c.Register(t.Context(), order("a"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				before := r.Incarnation()
+				time.Sleep(begin)
+				k.asleep(9900 * time.Millisecond)
+				time.Sleep(4 * time.Second)
+				if in := w.regions["us"].stored("orders", "a"); in.Incarnation != before+1 {
+					t.Errorf("incarnation %d after %d", in.Incarnation, before)
+				}
+			})
+		})
+	}
+	t.Run("during a request", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, "us")
+			us := w.regions["us"]
+			c := w.client("us", nil)
+			k := &clocks{}
+			k.of(c)
+			r, err := c.Register(t.Context(), order("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := r.Incarnation()
+			var once atomic.Bool
+			us.mu.Lock()
+			us.before = func(what string) {
+				if what == "PUT heartbeat" && once.CompareAndSwap(false, true) {
+					k.asleep(9900 * time.Millisecond)
+					us.remove("orders", "a") // it was counted out
+				}
+			}
+			us.mu.Unlock()
+			time.Sleep(8 * time.Second)
+			if in := us.stored("orders", "a"); in == nil || in.Incarnation != before+1 || r.Incarnation() != before+1 {
+				t.Errorf("%+v, incarnation %d after %d", in, r.Incarnation(), before)
+			}
+		})
 	})
 }
 

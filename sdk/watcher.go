@@ -17,11 +17,11 @@ import (
 
 // Times of a watch.
 const (
-	answerWithin = 700 * time.Millisecond // a node's headers
-	syncWithin   = 3 * time.Second        // its first byte
-	aliveWithin  = 12 * time.Second       // and any further one: two bookmarks may be lost
-	patience     = time.Second            // with home, before another region is asked
-	homeAgain    = time.Second            // between looks at home from abroad; up to twice as long
+	answerWithin = 700 * time.Millisecond   // a node's headers
+	syncWithin   = 3 * time.Second          // its first byte
+	aliveWithin  = 2 * api.BookmarkInterval // and any further one: the second bookmark is missing
+	patience     = time.Second              // with home, before another region is asked
+	homeAgain    = time.Second              // between looks at home from abroad; up to twice as long
 	pollWithin   = 500 * time.Millisecond
 	pollsPerTry  = 5 // polls between tries to hold a watch where none could be held
 	// lateAtMost bounds how often the times of answerWithin, syncWithin and pollWithin are doubled, while home

@@ -81,7 +81,7 @@ func ids(t *testing.T, c *Client, service string) []string {
 	return list
 }
 
-// P5, row 33: a stream without a byte for 12 s is opened again, and resumes by version.
+// P5, row 33: a stream without a byte for two bookmarks' time is opened again, and resumes by version.
 func TestSilentWatchIsOpenedAgainAndResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "us")
@@ -95,9 +95,17 @@ func TestSilentWatchIsOpenedAgainAndResumes(t *testing.T) {
 		for s := range us.subs { // the node goes on, but its words get lost
 			s.deaf = true
 		}
+		opened := len(us.from)
 		us.mu.Unlock()
 		us.put("orders", "b", "b:80", nil)
-		time.Sleep(30 * time.Second)
+		// Two bookmarks, and the moment over which clients that lost a stream spread.
+		time.Sleep(2*api.BookmarkInterval + lostSpread)
+		synctest.Wait()
+		us.mu.Lock()
+		if n := len(us.from); n != opened+1 {
+			t.Errorf("%d watches were opened within two bookmarks' time", n-opened)
+		}
+		us.mu.Unlock()
 		if ids := ids(t, c, "orders"); !slices.Equal(ids, []string{"a", "b"}) {
 			t.Errorf("after the silence: %v", ids)
 		}

@@ -69,7 +69,7 @@ func (c *call) heartbeat() (answer, error) {
 	}
 	c.r.w.mu.Lock()
 	defer c.r.w.mu.Unlock()
-	ack, err := c.r.beatLocked(key, max(hb.Incarnation, incarnation))
+	ack, err := c.r.beatLocked(key, max(hb.Incarnation, incarnation), hb.Load)
 	return answer{body: ack}, err
 }
 
@@ -249,7 +249,7 @@ func (c *call) decide(trace *api.Trace) (api.Resolution, route.Caller, error) {
 	view, policy := c.r.viewLocked(key), c.r.policyLocked(key)
 	d := route.Decide(view, route.PolicyOf(policy), caller, trace)
 	res := api.Resolution{
-		Service: key.Service, Namespace: key.Namespace, Endpoints: d.Endpoints(limit), Decision: d.Wire(), Policy: policy, Views: []api.Origin{},
+		Service: key.Service, Namespace: key.Namespace, Endpoints: d.Endpoints(limit), Decision: d.Wire(), Policy: policy, Loads: loadsOf(&view), Views: []api.Origin{},
 	}
 	if trace != nil {
 		res.Decision.ID = route.DecisionID(view, route.PolicyOf(policy), caller)
@@ -293,7 +293,7 @@ func (r *Region) selfLocked() api.Origin {
 
 // viewLocked gathers what the region knows of a service: of itself first, then of every other one.
 func (r *Region) viewLocked(key api.ServiceKey) route.View {
-	own := route.RegionView{Origin: r.selfLocked()}
+	own := route.RegionView{Origin: r.selfLocked(), Load: float64(r.classes[key])}
 	for _, in := range r.instancesLocked(key) {
 		own.Endpoints = append(own.Endpoints, in.Endpoint())
 		own.Total++
@@ -306,6 +306,7 @@ func (r *Region) viewLocked(key api.ServiceKey) route.View {
 		rv := route.RegionView{Origin: o}
 		if s := r.far[o.Region].rows[key]; s != nil {
 			rv.Endpoints, rv.Total, rv.Passing, rv.Draining = s.Endpoints, s.Total, s.Passing, s.Draining
+			rv.Load = float64(s.Load)
 		}
 		v.Regions = append(v.Regions, rv)
 	}

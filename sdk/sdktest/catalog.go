@@ -15,6 +15,7 @@ type record struct {
 	in    *api.Instance // never changes; replaced
 	heard time.Time     // the last sign of life
 	kept  bool          // the test's own: needs no heartbeat
+	told  told          // of its load
 	timer *time.Timer   // of the eviction; nil = none
 }
 
@@ -77,6 +78,7 @@ func (r *Region) noteLocked(c change) {
 		r.history = slices.Clone(r.history[extra:])
 	}
 	key := c.in.Key().ServiceKey()
+	r.classifyLocked(key)
 	rows := maps.Clone(r.rows)
 	if s := r.summaryLocked(key); s != nil {
 		rows[key] = s
@@ -95,7 +97,7 @@ func (r *Region) summaryLocked(key api.ServiceKey) *api.Summary {
 	}
 	s := &api.Summary{
 		Namespace: key.Namespace, Service: key.Service, Total: len(list), Revision: r.revision,
-		Zones: map[api.Zone]api.ZoneCount{}, Endpoints: []api.Endpoint{},
+		Load: r.classes[key], Zones: map[api.Zone]api.ZoneCount{}, Endpoints: []api.Endpoint{},
 	}
 	for i := range list {
 		in := &list[i]
@@ -266,7 +268,7 @@ func before(in *api.Instance) api.SetStatus {
 }
 
 // beatLocked takes a heartbeat.
-func (r *Region) beatLocked(key api.InstanceKey, incarnation uint64) (api.HeartbeatAck, error) {
+func (r *Region) beatLocked(key api.InstanceKey, incarnation uint64, load api.Load) (api.HeartbeatAck, error) {
 	rec := r.records[key]
 	switch {
 	case rec == nil, incarnation > rec.in.Incarnation:
@@ -275,6 +277,10 @@ func (r *Region) beatLocked(key api.InstanceKey, incarnation uint64) (api.Heartb
 		return api.HeartbeatAck{}, stale(rec.in)
 	}
 	r.heardLocked(rec)
+	if !load.IsZero() {
+		rec.told = told{load, rec.heard}
+		r.weighLocked(key.ServiceKey())
+	}
 	in := rec.in
 	return api.HeartbeatAck{ID: in.ID, Status: in.Status, Incarnation: in.Incarnation, TTL: in.TTL, Epoch: r.epoch}, nil
 }

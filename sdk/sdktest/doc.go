@@ -23,7 +23,7 @@
 //
 // A region answers the part of HTTP v1 that a client uses, by the rules of the real one:
 // registering, heartbeats, status, drain and deregistering (fields are checked by the same
-// code, a lower incarnation is refused with 409), services, instances, resolve and explain (the same
+// code, a lower incarnation is refused with 409), services, instances, loads, resolve and explain (the same
 // decision), the watch (items, synced, changes, bookmarks, resuming, resets), regions, the
 // drain of a region, and policies. What it refuses, it refuses as a problem document with the
 // code of the real registry. A test of the project tells both the same story and compares the answers.
@@ -35,7 +35,9 @@
 //   - Health checks are kept, and nobody runs them: an instance with checks is what it says it is.
 //   - Instances whose heartbeats stop are told as overdue, but stay until
 //     [Region.EvictOverdue] is on. Then they go one by one, without the eviction brake.
-//   - Loads in heartbeats are taken and told to nobody, so nothing spills by load.
+//   - Loads of heartbeats are summed up and told at once, where a region takes five seconds and more. A program's
+//     own client begins to spill slowly all the same; Resolve and Explain of a region do not, as they
+//     remember nothing.
 //   - Links between regions are instant. The round-trip times that regions tell are
 //     [World.SetDistance]'s; calls are not slowed down by them.
 //   - A drain of a region takes effect at once, by the whole percentage. Schedules and steps are refused.

@@ -30,7 +30,7 @@ func (r *Region) Serve(service string, h http.Handler) *Instance {
 }
 
 // ServeAs is Serve with more to say: an id, a zone, a weight and so on. Address, Port and
-// DrainDelay of reg are not used.
+// DrainDelay of reg are not used, nor is Load: see Instance.SetLoad.
 func (r *Region) ServeAs(reg nearside.Registration, h http.Handler) *Instance {
 	in := &Instance{r: r}
 	r.key(reg.Service, false)

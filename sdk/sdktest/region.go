@@ -32,6 +32,7 @@ type Region struct {
 	policies     map[api.ServiceKey]*api.PolicyRecord
 	drains       map[api.Region]*api.RegionDrain
 	far          map[api.Region]*replica
+	classes      map[api.ServiceKey]int // of loads; see load.go
 	evict        bool
 	faults       faults
 	requests     uint64
@@ -129,6 +130,7 @@ func (r *Region) Wipe() {
 	clear(r.records)
 	clear(r.policies)
 	clear(r.drains)
+	clear(r.classes)
 	r.rows, r.history, r.forgotten = map[api.ServiceKey]*api.Summary{}, nil, 1
 	r.w.mu.Unlock()
 	r.Heal()

@@ -26,6 +26,7 @@ type watching struct {
 	ruled   map[api.ServiceKey]*api.Policy
 	rows    map[farKey]row
 	drained map[api.Region]float64 // as the last synced or bookmark told
+	loads   map[api.ServiceKey]int // likewise
 }
 
 type farKey struct {
@@ -180,7 +181,7 @@ func (s *watching) follow(ctx context.Context, every time.Duration) {
 		r.w.mu.Lock()
 		changed := r.w.changed
 		frames := append(s.changesLocked(), s.newsLocked()...)
-		if mark || s.far && !maps.Equal(s.drained, drains(s.originsLocked())) {
+		if mark || s.far && (!maps.Equal(s.drained, drains(s.originsLocked())) || !maps.Equal(s.loads, s.loadsLocked())) {
 			frames = append(frames, s.markLocked(api.FrameBookmark))
 		}
 		r.w.mu.Unlock()
@@ -297,6 +298,7 @@ func (s *watching) markLocked(kind api.FrameKind) api.Frame {
 	if s.far {
 		f.Origins = s.originsLocked()
 		s.drained = drains(f.Origins)
+		f.Loads = s.newLoadsLocked(kind == api.FrameSynced)
 	}
 	return f
 }

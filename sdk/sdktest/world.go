@@ -105,6 +105,7 @@ func newWorld(t TB, n network, names []api.Region) *World {
 			w: w, name: name, epoch: api.Epoch{Generation: 1, Nonce: nonce(name, 1)}, revision: 1,
 			records: map[api.InstanceKey]*record{}, rows: map[api.ServiceKey]*api.Summary{},
 			policies: map[api.ServiceKey]*api.PolicyRecord{}, drains: map[api.Region]*api.RegionDrain{}, far: map[api.Region]*replica{},
+			classes: map[api.ServiceKey]int{},
 		}
 		address := ""
 		if w.mem {

@@ -144,7 +144,7 @@ func (s *story) until(region api.Region, path, has string) {
 var unlike = []string{
 	"request_id", "type", "registered_at", "status_since", "time", "started", "at", "age_ms", "rtt_ms", "addresses", "actor", "epoch", "revision",
 	"remedy", "why", "warning", // words for people
-	"protection", "checks", "liveness", "nodes", "load", "loads", "spec_hash", "verdict", // nobody judges, checks or measures in sdktest
+	"protection", "checks", "liveness", "nodes", "spec_hash", "verdict", // nobody judges or checks in sdktest
 }
 
 // alike returns a body without them.
@@ -319,6 +319,10 @@ func (s *story) tell() {
 	s.request(eu, "PUT", orders, strings.Replace(body, ":7,", ":8,", 1))
 	s.request(eu, "PUT", "/v1/services/orders/instances/nobody/status", `{"status":"passing"}`)
 	w.until("change", `"status":"passing"`)
+
+	// What it says of its load is told in the answers from here on.
+	s.request(eu, "PUT", orders+"/heartbeat", `{"load":40}`)
+	s.until(eu, "/v1/resolve/orders", `"loads":{"eu-west":40}`)
 
 	// What is wrong with a request.
 	for _, bad := range []string{
