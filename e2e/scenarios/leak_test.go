@@ -18,9 +18,7 @@ import (
 // they were, and memory stops growing. With NEARSIDE_SOAK, and a kill of the other region now
 // and then, for as long as that says.
 func TestSoakLeak(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 26))
+	r := rand.New(rand.NewPCG(cluster.Seed(t), 26))
 	c := cluster.New(t, us, eu)
 	c.StartAll()
 	n := c.Node(us)
