@@ -27,6 +27,9 @@ LONGEST = $(addprefix %/,services/node region/store/clustertest region/store/etc
 ALLUNIT = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
 UNIT    = $(filter $(LONGEST),$(ALLUNIT)) $(filter-out $(LONGEST),$(ALLUNIT))
 STORIES = $(shell go list work | grep '/nearside/e2e\(/\|$$\)')
+# Outside the stories, what has a long form, and where.
+LONG    = ^(TestMassExpiry100k|TestClockJump|TestChecksKeepPace)$$
+LONGIN  = ./region/registry
 BESIDE  = $(filter %/e2e/storm %/e2e/scenarios,$(STORIES))
 
 TEST_TIMEOUT ?= 9m
@@ -66,7 +69,7 @@ test: build ## vet, every test with the race detector, then the stories of e2e
 	@[ -n "$(RACE)" ] || echo "no C compiler here: the tests run without the race detector"
 	$(STATIC) go vet work
 	go test $(RACE) -p 4 -timeout $(TEST_TIMEOUT) $(UNIT)
-	go test -timeout $(TEST_TIMEOUT) ./federation/internal/simulation
+	go test -count=1 -timeout $(TEST_TIMEOUT) ./federation/internal/simulation
 	go test -timeout $(TEST_TIMEOUT) -run 'TestFleetFindsItsRegistryAgain|TestBentSnapshots' ./sdk
 	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 1 -parallel 3 -timeout $(TEST_TIMEOUT) $(filter-out $(BESIDE),$(STORIES))
 	NEARSIDE_BINARY=$(BIN) go test $(RACE) -count=1 -p 2 -parallel 3 -timeout $(TEST_TIMEOUT) $(BESIDE)
@@ -76,7 +79,8 @@ check: fmt-check lint standalone test ## exactly what CI runs: format, staticche
 e2e: build ## the stories of e2e alone, with what they say and measure
 	NEARSIDE_BINARY=$(BIN) go test $(RACE) -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(STORIES)
 
-soak: build ## the long form of the stories: each repeats for SOAK (10m)
+soak: build ## the long form of what has one: each repeats for SOAK (10m); RUN=TestX chooses
+	NEARSIDE_SOAK=$(SOAK) go test $(RACE) -v -count=1 -p 1 -timeout 24h $(if $(RUN),-run '$(RUN)',-run '$(LONG)') $(LONGIN)
 	NEARSIDE_BINARY=$(BIN) NEARSIDE_SOAK=$(SOAK) go test $(RACE) -v -count=1 -p 1 -timeout 24h $(if $(RUN),-run '$(RUN)') $(STORIES)
 
 e2e-compose: ## kill a region of the compose file and watch the others (needs a docker engine)

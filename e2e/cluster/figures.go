@@ -25,13 +25,26 @@ func (f Figures) String() string {
 
 // Figures reads what the node's process uses, from /proc and its /metrics.
 func (n *Node) Figures() (Figures, error) {
+	f, err := figuresOf(n.PID())
+	if err != nil {
+		return f, err
+	}
+	goroutines, err := n.Metric("go_goroutines")
+	f.Goroutines = int(goroutines)
+	return f, err
+}
+
+// StoreFigures is Figures of the child that keeps the node's records; its goroutines are not known.
+func (n *Node) StoreFigures() (Figures, error) { return figuresOf(n.StorePID()) }
+
+func figuresOf(pid int) (Figures, error) {
 	var f Figures
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return f, err
 	}
 	f.FDs = len(fds)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return f, err
 	}
@@ -44,9 +57,30 @@ func (n *Node) Figures() (Figures, error) {
 			f.RSS = kib << 10
 		}
 	}
-	goroutines, err := n.Metric("go_goroutines")
-	f.Goroutines = int(goroutines)
-	return f, err
+	return f, nil
+}
+
+// CPU returns the processor time that the node's process and the child that keeps its records
+// have used.
+func (n *Node) CPU() (time.Duration, error) {
+	const tick = 10 * time.Millisecond // the kernel's unit, whatever its own clock
+	var sum time.Duration
+	for _, pid := range append(Children(n.PID()), n.PID()) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, err
+		}
+		// The name may hold anything; user and system time are the 12th and 13th after its bracket.
+		f := strings.Fields(string(b)[strings.LastIndex(string(b), ")")+1:])
+		for _, s := range f[11:13] {
+			ticks, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += time.Duration(ticks) * tick
+		}
+	}
+	return sum, nil
 }
 
 // Metric reads one metric of the node: the sum of all series whose name and labels begin

@@ -23,3 +23,9 @@ func Seed(t testing.TB) uint64 {
 	t.Logf("seed %d (NEARSIDE_SEED=%d replays it)", seed, seed)
 	return seed
 }
+
+// Seedless says, where a seed would be printed, that a test does nothing at random.
+func Seedless(t testing.TB) {
+	t.Helper()
+	t.Log("no seed: this test chooses nothing at random")
+}

@@ -15,8 +15,9 @@ import (
 // to each other, changes arrive, how far behind each one is can be seen, and local answers are as
 // quick as ever.
 func TestSlowLink(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	cluster.Seed(t)
+	t.Parallel()                                           // it waits more than it works
+	const most, oldestSeen = 30 * time.Second, time.Minute // of a link that loses one connection in twenty, on a slow machine
+	cluster.Seedless(t)                                    // what the link loses is its own business
 	w := newWorld(t, us, eu)
 	w.StartAll()
 	for i := range 300 {
@@ -84,6 +85,16 @@ func TestSlowLink(t *testing.T) {
 		}
 		return err
 	})
+	if p := cluster.Percentile(took, 1); p > most {
+		t.Errorf("P6: it took %s to catch up with 60 changes, want %s at most", p, most)
+	}
+	if want := uint64(60*rounds + 300*3 + 100); worst > want {
+		t.Errorf("P8: a lag of %d revisions was shown, there were fewer changes than %d", worst, want)
+	}
+	if time.Duration(oldest)*time.Millisecond > oldestSeen {
+		t.Errorf("P6: rows were %d ms old, want %s at most", oldest, oldestSeen)
+	}
+	asQuick(t, "beside a slow link", quick, slow)
 	t.Logf("caught up after 60 changes: p50 %s, p99 %s of %d; at most %d revisions behind, at most %d ms old; round trip %d ms; local resolve p99 %s before, %s meanwhile",
 		cluster.Percentile(took, 0.5).Round(time.Millisecond), cluster.Percentile(took, 0.99).Round(time.Millisecond), rounds, worst, oldest, l.RTTMS,
 		cluster.Percentile(quick, 0.99).Round(10*time.Microsecond), cluster.Percentile(slow, 0.99).Round(10*time.Microsecond))

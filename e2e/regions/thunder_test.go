@@ -214,6 +214,7 @@ func TestThunderReconnect(t *testing.T) {
 // time. All of them get it, those that are too many later; the peer's local answers do not wait for them.
 func TestAllRegionsResyncOnePeer(t *testing.T) {
 	t.Parallel() // it waits more than it works
+	cluster.Seedless(t)
 	const readers, services = 40, 1000
 	c := cluster.New(t, eu)
 	c.StartAll()
@@ -305,6 +306,10 @@ func TestAllRegionsResyncOnePeer(t *testing.T) {
 		}
 		took = append(took, r.took)
 		waited, streams, bytes = waited+r.waited, streams+r.streams, bytes+r.bytes
+	}
+	asQuick(t, "while forty regions resynchronise", quiet, meanwhile)
+	if streams < readers || waited != streams-readers {
+		t.Errorf("P8: %d streams of %d readers, %d were told to come later", streams, readers, waited)
 	}
 	t.Logf("%d readers x %d services, %.1f MiB: p50 %s, last %s; %d were told to come later, %d streams; local resolve p99 %s before, %s meanwhile (%d, none failed)",
 		readers, services, float64(bytes)/(1<<20), cluster.Percentile(took, 0.5).Round(time.Millisecond), cluster.Percentile(took, 1).Round(time.Millisecond), waited, streams,

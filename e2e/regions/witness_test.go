@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/e2e/cluster"
+	"github.com/nearside/nearside/federation/replica"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -23,7 +24,8 @@ type witness struct {
 	broken   []string
 	looks    int
 	slowest  time.Duration
-	away     map[api.Region]bool // not asked: it is down
+	away     map[api.Region]bool      // not asked: it is down
+	until    map[api.Region]time.Time // when its services may go
 	newest   map[[2]api.Region]api.Version
 	restarts map[api.Region]int
 }
@@ -33,7 +35,7 @@ type witness struct {
 func (w *world) watchOver(always string) *witness {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	v := &witness{t: w.t, stop: stop, away: map[api.Region]bool{}, newest: map[[2]api.Region]api.Version{}, restarts: map[api.Region]int{}}
+	v := &witness{t: w.t, stop: stop, away: map[api.Region]bool{}, until: map[api.Region]time.Time{}, newest: map[[2]api.Region]api.Version{}, restarts: map[api.Region]int{}}
 	for _, r := range w.regions {
 		v.ended.Go(func() { v.follow(ctx, r, w.Node(r).Client(), always) })
 	}
@@ -44,7 +46,7 @@ func (w *world) watchOver(always string) *witness {
 func (v *witness) follow(ctx context.Context, reader api.Region, h *cluster.HTTP, always string) {
 	each := time.NewTicker(50 * time.Millisecond)
 	defer each.Stop()
-	seen := map[api.Region]bool{}
+	seen, lived := map[api.Region]bool{}, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,6 +58,10 @@ func (v *witness) follow(ctx context.Context, reader api.Region, h *cluster.HTTP
 		v.mu.Unlock()
 		if away {
 			continue
+		}
+		if life != lived { // it may have come back with nothing
+			lived = life
+			clear(seen)
 		}
 		var l api.RegionList
 		began := time.Now()
@@ -98,7 +104,8 @@ func (v *witness) follow(ctx context.Context, reader api.Region, h *cluster.HTTP
 				seen[r.Region] = true
 			} else if seen[r.Region] {
 				v.mu.Lock()
-				if !v.away[reader] && v.restarts[reader] == life {
+				over := v.until[r.Region]
+				if !v.away[reader] && v.restarts[reader] == life && (over.IsZero() || began.Before(over)) {
 					v.blame("P7: in the eyes of %s, %s has no %s any more (%v)", reader, r.Region, always, err)
 				}
 				v.mu.Unlock()
@@ -132,6 +139,14 @@ func (v *witness) up(r api.Region) {
 			delete(v.newest, key)
 		}
 	}
+}
+
+// emptied tells that a region comes back without what it had: the others keep its services for
+// a while, which begins now, and no longer.
+func (v *witness) emptied(r api.Region) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.until[r] = time.Now().Add(replica.HoldFor)
 }
 
 func (v *witness) end() {

@@ -53,8 +53,18 @@ func churn(t *testing.T, w *world, n int) []call {
 // P5, test 17 of the failure analysis: a consumer that stops reading, and one that is away
 // over a kill -9 of the node, come back after the history was forgotten that they need.
 // Each is told by one reset and one whole list; then it knows what a strong list says. Who
-// reads all the while is not held up by the others and never reset, the kill included.
+// reads all the while is not held up by the others and never reset, the kill included. The long
+// form does it again and again, each time with a new region and a new seed.
 func TestCompactedWatcher(t *testing.T) {
+	soak := cluster.SoakFor(t, 0)
+	for round, begun := 1, time.Now(); round == 1 || time.Since(begun) < soak; round++ {
+		if !t.Run(fmt.Sprintf("round %d", round), compacted) {
+			return
+		}
+	}
+}
+
+func compacted(t *testing.T) {
 	w := newWorld(t)
 	changes := 1000 // four times the history; 12 MiB to each watcher
 	ctx, stop := context.WithCancel(context.Background())

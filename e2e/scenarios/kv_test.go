@@ -16,9 +16,7 @@ import (
 // P1, P4, P11: kill -9 while keys are written; after the restart every key is at the revision
 // that was acknowledged last, or a later one that was under way, and in the same epoch.
 func TestKill9LosesNoAcknowledgedKey(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 7))
+	r := rand.New(rand.NewPCG(cluster.Seed(t), 7))
 	c := cluster.New(t, us)
 	c.StartAll()
 	n := c.Node(us)

@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,20 +15,6 @@ import (
 	"github.com/nearside/nearside/e2e/cluster"
 	"github.com/nearside/nearside/sdk/api"
 )
-
-// rounds is how often a scenario does its fault: NEARSIDE_ROUNDS, or few.
-func rounds(t *testing.T, few int) int {
-	t.Helper()
-	s := os.Getenv("NEARSIDE_ROUNDS")
-	if s == "" {
-		return few
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		t.Fatalf("NEARSIDE_ROUNDS=%q is not a number of 1 or more", s)
-	}
-	return n
-}
 
 // registrars register instances one after the other, each with whichever node answers, and
 // keep a ledger of what was acknowledged.
@@ -138,18 +123,25 @@ func percentile(ds []time.Duration, p float64) time.Duration {
 }
 
 // P1, P2 (failures 8 and 15): the node whose member leads is killed under a load of
-// registrations, again and again. Writes are back within 3 s, and nothing that was acknowledged is lost.
+// registrations, again and again. Writes are back within 3 s as a rule and within 10 s in each case, nobody
+// is evicted for it, and nothing that was acknowledged is lost.
 func TestLeaderKill3(t *testing.T) {
+	const median, most = 3 * time.Second, 10 * time.Second
+	rng := rand.New(rand.NewPCG(cluster.Seed(t), 8))
+	soak := cluster.SoakFor(t, 0)
 	c := cluster.NewRegion(t, us, 3)
 	begun := time.Now()
 	c.StartAll()
 	t.Logf("three nodes ready after %s", time.Since(begun).Round(time.Millisecond))
 	load := register(t, c, us, 8)
 	load.since(t, begun)
+	const alive, ttl = 60, 10 * time.Second
+	live := keepAliveAt(t, c.Nodes(us), "live", alive, ttl)
 
 	var outages []time.Duration
-	for round := range rounds(t, 3) {
+	for round, first := 0, time.Now(); round < 3 || time.Since(first) < soak; round++ {
 		leader := c.Leader(us)
+		pass(time.Duration(rng.IntN(500)) * time.Millisecond) // not always at the same point of its round
 		killed := time.Now()
 		leader.Kill()
 		back := load.since(t, time.Now())
@@ -165,7 +157,23 @@ func TestLeaderKill3(t *testing.T) {
 	}
 	p50, p99 := percentile(outages, 0.5), percentile(outages, 0.99)
 	t.Logf("writes were away for p50 %s, p99 %s over %d kills of the leader; %d requests", p50.Round(time.Millisecond), p99.Round(time.Millisecond), len(outages), load.sent.Load())
-	if p50 > 3*time.Second {
-		t.Errorf("writes were away for %s in the middle of %v, want 3 s at most", p50, outages)
+	if p50 > median {
+		t.Errorf("writes were away for %s in the middle of %v, want %s at most", p50, outages, median)
+	}
+	if worst := percentile(outages, 1); worst > most {
+		t.Errorf("writes were away for %s, want %s at most in each case: %v", worst, most, outages)
+	}
+	for _, n := range c.Nodes(us) { // its log is on disk, and outlives the kills
+		evicted, err := n.Client().Events(api.EventEvict)
+		if err != nil || len(evicted) > 0 {
+			t.Errorf("P2: %s evicted %d: %+v %v", n.Name, len(evicted), evicted, err)
+		}
+		if l, err := n.Client().Instances("live"); err != nil || len(l.Instances) != alive {
+			t.Errorf("P2: %s has %d of %d that beat all the while: %v", n.Name, len(l.Instances), alive, err)
+		}
+	}
+	t.Logf("%d beat all the while; %d heartbeats were told that the instance is unknown", alive, live.notKnown())
+	if live.notKnown() > 0 {
+		t.Errorf("P2: %d heartbeats were told that the instance is unknown", live.notKnown())
 	}
 }

@@ -19,6 +19,7 @@ func TestSelfPreservation(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	const ttl = 2 * time.Second
 	const size = 100
+	cluster.Seedless(t)
 	c := cluster.New(t, us)
 	c.StartAll()
 	n := c.Node(us)

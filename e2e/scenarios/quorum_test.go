@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,9 +20,11 @@ const long = api.Duration(time.Hour) // a TTL that no scenario lives to see
 
 // P10, P2 (failures 9 and 16): with two of three nodes gone the third answers every read from
 // memory, and says how old it is; what needs a quorum is refused in time; and when they are
-// back everyone is still there.
+// back everyone is still there. Which one is left is drawn; the long form does it again and again.
 func TestQuorumLossReads(t *testing.T) {
 	t.Parallel() // it waits more than it works
+	rng := rand.New(rand.NewPCG(cluster.Seed(t), 9))
+	soak := cluster.SoakFor(t, 0)
 	c := cluster.NewRegion(t, us, 3)
 	c.StartAll()
 	nodes := c.Nodes(us)
@@ -29,15 +32,52 @@ func TestQuorumLossReads(t *testing.T) {
 	for i := range instances {
 		nodes[i%3].Client().Register("orders", fmt.Sprintf("o%d", i), api.Registration{Address: "10.0.0.1", Port: 8080, TTL: long})
 	}
-	survivor := nodes[0].Client()
-	cluster.Within(t, 10*time.Second, "the first node has them all", func() error { return holds(survivor, instances) })
-	nodes[1].Kill()
-	nodes[2].Kill()
-
-	// A write finds out at once; reads before and after it are the same.
 	reads := 0
+	for round, begun := 0, time.Now(); round == 0 || time.Since(begun) < soak; round++ {
+		i := rng.IntN(3)
+		reads += withoutQuorum(t, nodes[i], []*cluster.Node{nodes[(i+1)%3], nodes[(i+2)%3]}, instances)
+		for _, n := range nodes {
+			cluster.Within(t, 20*time.Second, n.Name+" has everyone, as the quorum confirms", func() error {
+				var l api.InstanceList
+				if _, err := n.Client().Do(http.MethodGet, api.PathInstances("orders")+"?consistency=strong", nil, &l); err != nil {
+					return err
+				}
+				alive := 0
+				for _, in := range l.Instances {
+					if in.ID != "late" { // refused, with an outcome that was open
+						alive++
+					}
+				}
+				if alive != instances {
+					t.Fatalf("%s has %d of %d", n.Name, alive, instances)
+				}
+				return nil
+			})
+		}
+		if _, err := nodes[i].Client().Do(http.MethodDelete, api.PathInstance("orders", "late"), nil, nil); err != nil && !errors.Is(err, &api.Error{Code: api.CodeInstanceNotFound}) {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d reads without a quorum, all answered from memory with their age; 0 of %d evicted", reads, instances)
+}
+
+// withoutQuorum kills all nodes but one, looks at what that one still does and refuses, and starts
+// them again. It returns how many reads were answered.
+func withoutQuorum(t *testing.T, left *cluster.Node, others []*cluster.Node, instances int) (reads int) {
+	t.Helper()
+	survivor := left.Client()
+	t.Logf("%s is left", left.Name)
+	cluster.Within(t, 10*time.Second, left.Name+" has them all", func() error { return holds(survivor, instances) })
+	log, err := os.ReadFile(left.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range others {
+		n.Kill()
+	}
+	// A write finds out at once; reads before and after it are the same.
 	for begun := time.Now(); time.Since(begun) < 4*time.Second; {
-		resp, err := http.Get(nodes[0].URL() + api.PathInstances("orders"))
+		resp, err := http.Get(left.URL() + api.PathInstances("orders"))
 		if err != nil {
 			t.Fatalf("read %d: %v", reads, err)
 		}
@@ -82,42 +122,26 @@ func TestQuorumLossReads(t *testing.T) {
 		}
 		return err
 	})
-	toldOnce(t, nodes[0])
-	nodes[1].Launch()
-	nodes[2].Launch()
-	nodes[1].AwaitReady()
-	nodes[2].AwaitReady()
-	for _, n := range nodes {
-		cluster.Within(t, 20*time.Second, n.Name+" has everyone, as the quorum confirms", func() error {
-			var l api.InstanceList
-			if _, err := n.Client().Do(http.MethodGet, api.PathInstances("orders")+"?consistency=strong", nil, &l); err != nil {
-				return err
-			}
-			alive := 0
-			for _, in := range l.Instances {
-				if in.ID != "late" { // refused, with an outcome that was open
-					alive++
-				}
-			}
-			if alive != instances {
-				t.Fatalf("%s has %d of %d", n.Name, alive, instances)
-			}
-			return nil
-		})
+	toldOnce(t, left, len(log))
+	for _, n := range others {
+		n.Launch()
 	}
-	t.Logf("%d reads without a quorum, all answered from memory with their age", reads)
+	for _, n := range others {
+		n.AwaitReady()
+	}
+	return reads
 }
 
 // toldOnce checks that the store's process says each thing about a lasting outage a few times, not
-// for as long as it lasts.
-func toldOnce(t *testing.T, n *cluster.Node) {
+// for as long as it lasts: in the part of its log from a place on.
+func toldOnce(t *testing.T, n *cluster.Node, from int) {
 	t.Helper()
 	log, err := os.ReadFile(n.Log())
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := map[string]int{}
-	for line := range strings.Lines(string(log)) {
+	for line := range strings.Lines(string(log[from:])) {
 		if !strings.Contains(line, "part=etcd") || strings.Contains(line, "level=DEBUG") {
 			continue
 		}

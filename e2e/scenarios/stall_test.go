@@ -90,9 +90,7 @@ func TestDiskStallWithWriter(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	const instances, writers, ttl = 200, 8, 4 * time.Second
 	const deadline = 5*time.Second + 1500*time.Millisecond // of a write, and what a loaded machine adds
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 5))
+	r := rand.New(rand.NewPCG(cluster.Seed(t), 5))
 	disk := newFreezer(t, 512)
 	c := cluster.New(t, us)
 	t.Cleanup(disk.thaw) // before the node is ended: it could not end

@@ -23,6 +23,7 @@ func TestSlowObserver(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	// The kernel gives no less than the least share.
 	const instances, ttl, least = 200, 3 * time.Second, 0.01
+	cluster.Seedless(t)
 	g := cluster.NewGroup(t, "cpu")
 	c := cluster.New(t, us)
 	c.StartAll()
@@ -124,7 +125,7 @@ func TestOutOfMemoryKill(t *testing.T) {
 	if err := g.Add(n.PID()); err != nil {
 		t.Fatal(err)
 	}
-	seed := rand.Uint64()
+	seed := cluster.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 25))
 	// What it has by now was charged to the test's own group: this is what more it may have.
 	more := int64(24+r.IntN(16)) << 20

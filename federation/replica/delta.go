@@ -19,6 +19,7 @@ func (r *Replica) change(f Frame, now time.Time) Effects {
 		return r.drop(RefusedOrder, "a delta inside a snapshot")
 	case f.Epoch == held.Epoch && f.To <= held.Revision:
 		return r.ignore(RefusedStale) // said twice
+	case r.off.Join:
 	case from != held.Epoch, f.From > held.Revision, from != f.Epoch && f.From != held.Revision:
 		return r.resync(RefusedGap, "a delta from %s/%d, we hold %s", from, f.From, held)
 	}
@@ -50,7 +51,7 @@ func (r *Replica) change(f Frame, now time.Time) Effects {
 	}
 	r.delta = nil
 	next := p.edit.done()
-	if next.Digest() != f.Digest {
+	if next.Digest() != f.Digest && !r.off.Join {
 		return r.resync(RefusedDigest, "digest %s after a delta, the origin says %s", next.Digest(), f.Digest)
 	}
 	if r.forged(f, next) {
@@ -112,7 +113,7 @@ func (r *Replica) heartbeat(f Frame, now time.Time) Effects {
 	at := f.To // where the digest stands, which the stream has led to
 	behind := r.snapshot != nil || r.delta != nil || f.Epoch != r.version.Epoch
 	switch {
-	case r.proto >= 2 && behind:
+	case r.proto >= 2 && behind && !r.off.Join:
 		return r.resync(RefusedGap, "it has led to %s/%d, we hold %s and the rest was lost", f.Epoch, at, r.version)
 	case r.proto < 2:
 		// The first version tells only where the origin is; we may be on our way to it.
@@ -126,7 +127,7 @@ func (r *Replica) heartbeat(f Frame, now time.Time) Effects {
 	switch {
 	case at < r.version.Revision || f.Head < at:
 		return r.ignore(RefusedStale)
-	case f.Digest != r.truth.Digest():
+	case f.Digest != r.truth.Digest() && !r.off.Join:
 		return r.resync(RefusedDigest, "digest %s at %s, the origin says %s at %d", r.truth.Digest(), r.version, f.Digest, at)
 	}
 	if r.forged(f, r.truth) {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 	"unsafe"
@@ -33,8 +34,27 @@ var jumps = []time.Duration{time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Ho
 // P2, P4, test 15 and catalogue row 23: the wall clock jumps by an hour and by a day, forward
 // and back. Deadlines are of the monotonic clock: nobody is evicted for it, and who is silent
 // is still evicted in time. Where a wall clock is read at all is listed in region/DESIGN.md.
-// It takes real time: in a bubble of synctest times have no monotonic reading.
+// It takes real time: in a bubble of synctest times have no monotonic reading. The long form does
+// it for as long as NEARSIDE_SOAK says, and nothing is left behind by a jump.
 func TestClockJump(t *testing.T) {
+	t.Log("no seed: this test chooses nothing at random")
+	soak := soakFor(t, 0)
+	routines := 0
+	for round, begun := 1, time.Now(); round == 1 || time.Since(begun) < soak; round++ {
+		if !t.Run(fmt.Sprintf("round %d", round), jumping) {
+			return
+		}
+		n := runtime.NumGoroutine()
+		if round == 1 {
+			routines = n
+		}
+		if n > routines+20 {
+			t.Fatalf("P8: %d goroutines after %d rounds, %d after the first", n, round, routines)
+		}
+	}
+}
+
+func jumping(t *testing.T) {
 	for _, d := range jumps {
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()

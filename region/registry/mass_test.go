@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -55,8 +54,9 @@ func (s *slowStore) Commit(ctx context.Context, ops []store.Op) (uint64, error) 
 // times longer; deletes go one bounded commit at a time, and registrations pass between them.
 // 20,000 instances; NEARSIDE_SOAK makes it the 100,000 of the name.
 func TestMassExpiry100k(t *testing.T) {
+	t.Log("no seed: this test chooses nothing at random")
 	count := 20_000
-	if os.Getenv("NEARSIDE_SOAK") != "" {
+	if soakFor(t, 0) > 0 {
 		count = 100_000
 	}
 	const perService, ttl = 100, 8 * time.Second

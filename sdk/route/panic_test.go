@@ -14,6 +14,7 @@ import (
 // would offer them; ours is the law of this package, and the reserve behind the near ones is
 // other regions.) When all fail, all are offered, flagged as panic.
 func TestPanicRouting(t *testing.T) {
+	t.Log("no seed: every share is tried, nothing is chosen at random")
 	const total = 100
 	empty, answers := 0, 0
 	for failing := 51; failing <= total; failing++ {

@@ -9,4 +9,6 @@ type Off struct {
 	Refutation bool // an origin does not answer a reader's proof of a lost history
 	Guard      bool // a mass removal is not held back
 	Term       bool // a publisher with an older term is believed
+	Disconnect bool // a replica forgets its rows when its stream ends
+	Join       bool // a delta is applied where it does not join on, and no digest is compared
 }

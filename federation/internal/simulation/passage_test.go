@@ -118,8 +118,8 @@ func (l *link) source() origin.Source {
 	return l.passage
 }
 
-// told is how old the word is that the stream passes on.
-func (w *world) told(l *link) int64 {
+// late is how old the word is that the stream passes on.
+func (w *world) late(l *link) int64 {
 	if l.passage == nil {
 		return 0
 	}

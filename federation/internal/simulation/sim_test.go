@@ -35,7 +35,8 @@ func seeds(t *testing.T, n int) (uint64, int) {
 
 // P4, P6, P7 and the invariants of the protocol: whatever the network, the disks and the
 // publishers of five regions do, no reader goes back in time, a mass removal is held, a
-// replaced publisher is not believed, and after quiet all pairs agree.
+// replaced publisher is not believed, what is held is what its origin once had, only its word and
+// the end of a hold change it, and after quiet all pairs agree.
 func TestSimFederation(t *testing.T) {
 	first, n := seeds(t, defaultSeeds)
 	began := time.Now()
@@ -63,6 +64,8 @@ func TestSimNoticesMissingRules(t *testing.T) {
 		"the refutation is dropped":        {Refutation: true},
 		"the mass-delete guard is dropped": {Guard: true},
 		"the term fence is dropped":        {Term: true},
+		"a disconnect deletes the rows":    {Disconnect: true},
+		"nothing is held to join on":       {Join: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const tries = 300

@@ -19,6 +19,21 @@ type store struct {
 	floor    uint64 // history before it is gone
 	removals []removal
 	image    *store // the last picture that was taken
+	told     history
+}
+
+// history has every picture that anybody of a region ever took, by its version: two publishers,
+// or one with yesterday's disk, may tell two things under one version.
+type history map[api.Version][]*store
+
+// has reports whether a reader of a region may hold rows with a digest at a version.
+func (h history) has(at api.Version, d summary.Digest, reader api.Region) bool {
+	for _, s := range h[at] {
+		if s.digest(reader) == d {
+			return true
+		}
+	}
+	return false
 }
 
 // removal is a loss of instances; meant: an operator said so.
@@ -31,17 +46,18 @@ type removal struct {
 type service struct {
 	instances []*api.Instance
 	revision  uint64
+	hashes    map[api.Region]summary.Hash // of its row, as each reader gets it; shared by all copies
 }
 
-func newStore(region api.Region, nonce uint64) *store {
+func newStore(region api.Region, nonce uint64, told history) *store {
 	return &store{
 		version:  api.Version{Region: region, Epoch: api.Epoch{Generation: 1, Nonce: nonce}, Revision: 1},
-		services: map[api.ServiceKey]service{}, changed: map[api.ServiceKey]uint64{},
+		services: map[api.ServiceKey]service{}, changed: map[api.ServiceKey]uint64{}, told: told,
 	}
 }
 
 func (s *store) clone() *store {
-	return &store{s.version, maps.Clone(s.services), maps.Clone(s.changed), s.floor, slices.Clone(s.removals), nil}
+	return &store{s.version, maps.Clone(s.services), maps.Clone(s.changed), s.floor, slices.Clone(s.removals), nil, s.told}
 }
 
 func key(i int) api.ServiceKey {
@@ -70,12 +86,16 @@ func (s *store) put(i, n int, by string, meant bool) {
 			Region: s.version.Region, Zone: "a", Address: "10.0.0.1", Port: 8000 + j, Weight: 100, Status: api.StatusPassing, Version: by,
 		}
 	}
-	s.services[k] = service{list, s.version.Revision}
+	s.services[k] = service{list, s.version.Revision, map[api.Region]summary.Hash{}}
 }
 
 func (s *store) digest(reader api.Region) (d summary.Digest) {
 	for k, x := range s.services {
-		_, h := summary.Encode(summary.Build(k, x.instances, x.revision, reader))
+		h, known := x.hashes[reader]
+		if !known {
+			_, h = summary.Encode(summary.Build(k, x.instances, x.revision, reader))
+			x.hashes[reader] = h
+		}
 		d = d.Add(h)
 	}
 	return d
@@ -85,6 +105,7 @@ func (s *store) digest(reader api.Region) (d summary.Digest) {
 func (s *store) Image() origin.Image {
 	if s.image == nil || s.image.version != s.version {
 		s.image = s.clone()
+		s.told[s.version] = append(s.told[s.version], s.image)
 	}
 	return s.image
 }

@@ -34,6 +34,7 @@ type region struct {
 	main   *publisher
 	zombie *publisher // was replaced and does not know; nil = none
 	disk   *store     // of yesterday
+	told   history
 }
 
 // link is one reader's side of one origin.
@@ -53,6 +54,9 @@ type link struct {
 	high  api.Version // of what was ever shown by this reader's memory (P4)
 	epoch api.Epoch   // and the newest term heard of in it
 	term  uint64
+
+	shown  replica.View // after the last thing that may change it
+	proved api.Version  // the last one whose rows were compared with the origin's
 }
 
 type world struct {
@@ -75,8 +79,8 @@ func newWorld(seed uint64, off rules.Off) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 12)), off: off, now: time.Unix(1_000_000, 0)}
 	w.loss = w.rng.IntN(15)
 	for _, n := range names {
-		r := &region{name: n, skew: time.Duration(w.rng.IntN(1200)-600) * time.Second}
-		r.main = w.publisher("n1", newStore(n, w.rng.Uint64()), 1)
+		r := &region{name: n, skew: time.Duration(w.rng.IntN(1200)-600) * time.Second, told: history{}}
+		r.main = w.publisher("n1", newStore(n, w.rng.Uint64(), r.told), 1)
 		for i := range services / 2 {
 			r.main.store.set(i, 1+w.rng.IntN(6), "n1")
 		}
@@ -111,6 +115,7 @@ func (w *world) adopt(l *link, r *replica.Replica) {
 	l.replica, l.session, l.flight = r, nil, nil
 	// A reader that lost its memory makes no promise about what it said before.
 	l.high, l.epoch, l.term = r.Have(), api.Epoch{}, 0
+	l.shown, l.proved = r.View(), api.Version{}
 }
 
 // connect opens a stream as package peer does: ask, settle, open.
@@ -188,13 +193,13 @@ func (w *world) pump(l *link, most int) {
 				l.flight = append(l.flight, f)
 			}
 			if f, ok := l.session.Heartbeat(); ok {
-				f.SentMS, f.AgeMS = w.now.UnixMilli(), w.told(l)
+				f.SentMS, f.AgeMS = w.now.UnixMilli(), w.late(l)
 				l.flight = append(l.flight, f)
 			}
 			return
 		}
 		if f.Kind == replica.Delta {
-			f.SentMS, f.AgeMS = w.now.UnixMilli(), w.told(l)
+			f.SentMS, f.AgeMS = w.now.UnixMilli(), w.late(l)
 		}
 		l.flight = append(l.flight, f)
 		if l.taped = append(l.taped, f); len(l.taped) > 24 {
@@ -262,7 +267,10 @@ func (w *world) step(l *link, f replica.Frame) error {
 	if o := after.Version.Compare(l.high); !l.high.IsZero() && (o == api.Older || o == api.Conflict) {
 		return fmt.Errorf("P4: %s shows %s after %s of %s", l.reader.name, after.Version, l.high, l.origin.name)
 	}
-	l.high = after.Version
+	l.high, l.shown = after.Version, after
+	if err := joins(l, f, eff, &before); err != nil {
+		return err
+	}
 	if eff.Err != nil && (before.Version != after.Version || before.Digest != after.Digest || before.Table != after.Table) {
 		return fmt.Errorf("I5: a refused %s changed what is shown", f.Kind)
 	}
@@ -346,7 +354,7 @@ func (w *world) random() error {
 			}
 		}
 	case p < 133: // an empty disk
-		w.restart(r, newStore(r.name, w.rng.Uint64()))
+		w.restart(r, newStore(r.name, w.rng.Uint64(), r.told))
 		w.stats.wipes++
 	case p < 137: // yesterday's disk
 		s := r.disk.clone()
@@ -359,10 +367,11 @@ func (w *world) random() error {
 	case p < 152:
 		r.disk = r.main.store.clone()
 	case p < 160: // another node takes over; the old one may not notice
-		old := *r.main
-		old.store, old.stuck = r.main.store.clone(), true
-		r.main = w.publisher(fmt.Sprintf("n%d", old.term+1), r.main.store, old.term+1)
-		r.zombie = &old
+		// Its streams go on, and tell of what it has.
+		old, live := r.main, r.main.store
+		old.store, old.stuck = live.clone(), true
+		r.main = w.publisher(fmt.Sprintf("n%d", old.term+1), live, old.term+1)
+		r.zombie = old
 		w.stats.zombies++
 	case p < 165:
 		r.zombie = nil
@@ -387,7 +396,11 @@ func (w *world) random() error {
 	case p < 325:
 		w.now = w.now.Add(time.Duration(w.rng.IntN(90)) * time.Second)
 	case p < 350:
-		l.replica.Tick(w.clock(l.reader))
+		return w.tick(l)
+	case p < 352: // its operator ends the region for good; it may come back all the same
+		if l.session != nil {
+			l.flight = append(l.flight, replica.Frame{Kind: replica.Goodbye, Reason: replica.ReasonForget})
+		}
 	case p < 360:
 		w.ack(l)
 	case p < 380:
@@ -482,12 +495,17 @@ func (w *world) settle() error {
 		for _, l := range w.links {
 			w.ack(l)
 		}
+		if err := w.check(); err != nil {
+			return err
+		}
 		w.now = w.now.Add(time.Second)
 	}
 	digests := map[*link]summary.Digest{}
 	w.now = w.now.Add(replica.HoldFor)
 	for _, l := range w.links {
-		l.replica.Tick(w.clock(l.reader))
+		if err := w.tick(l); err != nil {
+			return err
+		}
 		digests[l] = l.origin.main.store.digest(l.reader.name)
 		v := l.replica.View()
 		if v.Version != l.origin.main.store.version || v.Digest != digests[l] || v.Table.Digest() != v.Digest || v.Held != 0 {
@@ -514,6 +532,9 @@ func (w *world) run(steps int) error {
 	began := w.now
 	for range steps {
 		if err := w.random(); err != nil {
+			return err
+		}
+		if err := w.check(); err != nil {
 			return err
 		}
 		w.stats.steps++
