@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -106,4 +107,57 @@ func TestNodeThatIsBehindDoesNotSayNo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// P1: an owner that cannot ask its store does not say that an instance is not registered: another node
+// may have acknowledged it a moment ago. It said 404, on which a program starts over.
+func TestOwnerWithoutItsStoreSaysNotThatItIsUnknown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := startNodes(t, 3)
+		o := r.owner()
+		at := r.others(o)[0]
+		o.store.cut.Store(true)
+		o.store.news.close()
+		at.bed.register("orders", "new")
+		_, err := o.Heartbeat(t.Context(), ikey("orders", "new"), 0)
+		o.wantCode(err, api.CodeUnavailable)
+		for _, err := range o.Heartbeats(t.Context(), []api.BatchHeartbeat{{Service: "orders", ID: "new"}}) {
+			o.wantCode(err, api.CodeUnavailable)
+		}
+		o.store.cut.Store(false)
+		o.store.news.open()
+		pass(2 * time.Second)
+		if _, err := o.Heartbeat(t.Context(), ikey("orders", "new"), 0); err != nil {
+			t.Error(err)
+		}
+		_, err = o.Heartbeat(t.Context(), ikey("orders", "never"), 0)
+		o.wantCode(err, api.CodeInstanceNotFound)
+	})
+}
+
+// P8: what asks the store whether an instance is unknown is shared: a storm of heartbeats of what is gone
+// was one read of the store each.
+func TestUnknownHeartbeatsShareAQuestion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const n = 1000
+		r := startNodes(t, 3)
+		o := r.owner()
+		o.store.answers.close()
+		before := o.store.barriers.Load()
+		errs := make(chan error, n)
+		for i := range n {
+			go func() {
+				_, err := o.Heartbeat(t.Context(), ikey("orders", fmt.Sprintf("gone-%d", i)), 0)
+				errs <- err
+			}()
+		}
+		pass(100 * time.Millisecond)
+		o.store.answers.open()
+		for range n {
+			o.wantCode(<-errs, api.CodeInstanceNotFound)
+		}
+		if asked := o.store.barriers.Load() - before; asked > 5 {
+			t.Errorf("the store was asked %d times for %d heartbeats", asked, n)
+		}
+	})
 }

@@ -17,6 +17,9 @@ const (
 	// check of the claim.
 	evictBatch = (store.MaxOps - 1) / 2
 	evictRetry = time.Second
+	// evictRate is how many records are deleted in a second at most: a storm of them must leave the
+	// store, and everybody's watches, to others. Readers do not wait for it.
+	evictRate = 1000
 )
 
 // tickLoop asks the ledger for its verdict every 200 ms. It does nothing that can block: a
@@ -105,24 +108,50 @@ func (r *Registry) tick() {
 // evictLoop deletes the records of evicted instances. They are hidden from readers
 // already; if the store is away they stay so and the deletes are repeated until it is back.
 func (r *Registry) evictLoop(ctx context.Context) error {
+	loaded := r.loaded
+	var over <-chan time.Time // the window that is on record may be over
+	var next time.Time        // no commit of deletes begins before
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-loaded:
+			loaded = nil
+		case <-over:
+			r.takeWindowBack(ctx)
 		case <-r.evictWake:
-			for r.evictSome(ctx) {
+			for r.evictSome(ctx, &next) {
 				if !sleep(ctx, evictRetry) {
 					return nil
 				}
 			}
 		}
+		over = nil
+		if r.windowKept.Load() {
+			over = time.After(r.brake.Window)
+		}
 	}
 }
 
-// evictSome deletes what is pending and reports whether some of it must be tried again.
+// takeWindowBack removes the record of the brake's window if that is empty by now, so that a start
+// long after does not take it for one of a moment ago. Only a node that is alone has to: the beats of an
+// owner among others say it anew.
+func (r *Registry) takeWindowBack(ctx context.Context) {
+	r.ledgerMu.Lock()
+	evicted := r.ledger.Evictions(r.now())
+	r.ledgerMu.Unlock()
+	if len(evicted) > 0 {
+		return
+	}
+	if _, err := r.commitSoon(ctx, []store.Op{{Delete: true, Key: owner.BeatKey}}); err == nil {
+		r.windowKept.Store(false)
+	} // else again in a window's time
+}
+
+// evictSome deletes what is pending, no commit of it before next, and reports whether some of it must be tried again.
 // With several nodes every commit depends on the claim under which it was decided: an owner
 // that lost it, without knowing yet, evicts nobody.
-func (r *Registry) evictSome(ctx context.Context) (again bool) {
+func (r *Registry) evictSome(ctx context.Context, next *time.Time) (again bool) {
 	r.ledgerMu.Lock()
 	pending, claimRev := r.ledger.Pending(), r.claimRev
 	r.ledgerMu.Unlock()
@@ -135,6 +164,10 @@ func (r *Registry) evictSome(ctx context.Context) (again bool) {
 	}
 	for len(pending) > 0 {
 		n := min(evictBatch, len(pending))
+		if !sleep(ctx, time.Until(*next)) {
+			return true
+		}
+		*next = time.Now().Add(evictPause(n))
 		if !r.evictCommit(ctx, pending[:n], claimRev) {
 			again = true
 		}
@@ -142,6 +175,9 @@ func (r *Registry) evictSome(ctx context.Context) (again bool) {
 	}
 	return again
 }
+
+// evictPause is the time from the begin of a commit with n deletes to that of the next.
+func evictPause(n int) time.Duration { return time.Duration(n) * time.Second / evictRate }
 
 // evictCommit deletes the records if they are still those that the eviction was decided
 // on. It returns false when that is not known to have ended.
@@ -151,7 +187,9 @@ func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member, c
 		r.log.Error("evict", "cause", err)
 		return false
 	}
-	if !r.own.alone {
+	if r.own.alone {
+		ops = append(ops, r.windowOp())
+	} else {
 		ops = append(ops, store.Op{Key: owner.ClaimKey, Check: true, Guarded: true, If: claimRev})
 	}
 	revision, err := r.group.propose(ctx, ops)
@@ -181,6 +219,16 @@ func (r *Registry) evictCommit(ctx context.Context, members []liveness.Member, c
 		r.log.Warn("evicted instances stay hidden until the store takes their deletes", "instances", len(members), "cause", err)
 	}
 	return false
+}
+
+// windowOp writes the brake's window, for the next process of a node that is alone. In one commit with
+// the deletes, so that a kill leaves none of them uncounted; what is decided and not
+// deleted yet is in it.
+func (r *Registry) windowOp() store.Op {
+	r.windowKept.Store(true)
+	r.ledgerMu.Lock()
+	defer r.ledgerMu.Unlock()
+	return store.Op{Key: owner.BeatKey, Value: owner.Beat{Evicted: r.ledger.Evictions(r.now())}.Encode()}
 }
 
 // lost reports whether the claim of this revision is known to be another's by now.

@@ -63,14 +63,25 @@ func (r *Registry) Meet(ctx context.Context, seen api.Version) (why string, err 
 
 // Write commits what decide returns, and calls it again when another write came between;
 // every operation must be guarded by what decide saw. It returns the commit's revision once
-// followers show it, and 0 when decide returned nothing to do. Everything within five seconds. A
+// followers show it, and 0 when decide returned nothing to do: with several nodes, of memory that
+// has everything acknowledged before the call. Each try within five seconds. A
 // refusal of decide's is as old as this node's memory: whoever must not refuse what another node
 // has just made possible confirms it with Fresh.
 func (r *Registry) Write(ctx context.Context, decide func() ([]store.Op, error)) (revision uint64, err error) {
 	if err := r.needStore(); err != nil {
 		return 0, err
 	}
-	_, revision, err = r.writeFrom(ctx, true, func(*catalog.Snapshot) ([]store.Op, error) { return decide() })
+	once := func(*catalog.Snapshot) ([]store.Op, error) { return decide() }
+	_, revision, err = r.writeFrom(ctx, true, once)
+	if err != nil || revision != 0 || r.own.alone {
+		return revision, err
+	}
+	cctx, cancel := context.WithTimeout(ctx, writeDeadline)
+	defer cancel()
+	if _, err := r.confirmed(cctx); err != nil {
+		return 0, err
+	}
+	_, revision, err = r.writeFrom(ctx, true, once)
 	return revision, err
 }
 

@@ -84,6 +84,11 @@ func (r *Registry) verdict(t taken, key api.InstanceKey) error {
 		return nil
 	case api.CodeStaleIncarnation:
 		return staleAs(key, t.incarnation)
+	case api.CodeUnavailable:
+		return &api.Error{
+			Code: api.CodeUnavailable, Detail: fmt.Sprintf("the heartbeat of %s does not count: the node that owns liveness does not know it, and cannot ask the region's store whether another node does", api.Quote(key.String())),
+			Remedy: "send it again, to another node of the region if there is one",
+		}
 	}
 	return r.unknown(key)
 }
@@ -115,7 +120,8 @@ func (r *Registry) takeSign(snap *catalog.Snapshot, now time.Duration, key api.I
 
 // takeSigns takes heartbeats if this node owns liveness; false when it does not, or not any
 // more. What it took until then counts. With several nodes "not registered" is said only once
-// memory has caught up with the store: another node may have registered the instance a moment ago.
+// memory has caught up with the store: another node may have registered the instance a moment ago. All
+// who come at the same time share one question to the store; without an answer it is CodeUnavailable.
 func (r *Registry) takeSigns(ctx context.Context, items []api.BatchHeartbeat) (out []taken, ok bool) {
 	out = make([]taken, len(items))
 	if !r.takeOnce(items, out, false) {
@@ -126,8 +132,13 @@ func (r *Registry) takeSigns(ctx context.Context, items []api.BatchHeartbeat) (o
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportWait)
 	defer cancel()
-	if !r.caughtUp(ctx) {
-		return out, true // then the instance registers again: harmless
+	if _, err := r.confirmed(ctx); err != nil {
+		for i := range out {
+			if out[i].absent {
+				out[i].code = api.CodeUnavailable
+			}
+		}
+		return out, true
 	}
 	return out, r.takeOnce(items, out, true)
 }

@@ -55,9 +55,11 @@ type nodeStore struct {
 	*memstore.Store
 	process, deletes gate
 	news             gate // what the watch tells
+	answers          gate // of barriers
 	cut              atomic.Bool
 	refused          atomic.Int64 // commits with deletes whose guards did not hold
 	commits          atomic.Int64
+	barriers         atomic.Int64
 }
 
 func (s *nodeStore) usable() error {
@@ -85,6 +87,8 @@ func (s *nodeStore) Commit(ctx context.Context, ops []store.Op) (uint64, error) 
 }
 
 func (s *nodeStore) Barrier(ctx context.Context) (uint64, error) {
+	s.barriers.Add(1)
+	s.answers.pass()
 	if err := s.usable(); err != nil {
 		return 0, err
 	}
@@ -222,6 +226,7 @@ func startNodes(t *testing.T, n int, change ...func(*Config)) *nodesUnderTest {
 		for _, node := range r.all {
 			node.store.deletes.open()
 			node.store.news.open()
+			node.store.answers.open()
 			node.store.process.open()
 		}
 	})

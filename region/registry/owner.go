@@ -153,7 +153,13 @@ func electionOf(records []store.Record) []store.Event {
 // first: this process has not loaded before.
 func (r *Registry) see(events []store.Event, revision uint64, first bool) {
 	o := r.own
-	if o.alone || !slices.ContainsFunc(events, func(ev store.Event) bool { return strings.HasPrefix(ev.Record.Key, owner.Prefix) }) {
+	if o.alone {
+		if revision == 0 && first {
+			r.carryAlone(events)
+		}
+		return
+	}
+	if !slices.ContainsFunc(events, func(ev store.Event) bool { return strings.HasPrefix(ev.Record.Key, owner.Prefix) }) {
 		return
 	}
 	o.mu.Lock()
@@ -180,6 +186,17 @@ func (r *Registry) see(events []store.Event, revision uint64, first bool) {
 				r.log.Error("the list of nodes cannot be read; the owner writes it anew", "cause", err)
 			}
 			o.members.Store(&memberList{nodes: m.Nodes, revision: rec.Revision})
+		}
+	}
+}
+
+// carryAlone is carry at the first load of a node that is alone, whose earlier process wrote the
+// window with the deletes.
+func (r *Registry) carryAlone(events []store.Event) {
+	for i := range events {
+		if rec := events[i].Record; rec.Key == owner.BeatKey && !events[i].Delete {
+			r.carry(r.now(), rec, true)
+			r.windowKept.Store(true)
 		}
 	}
 }

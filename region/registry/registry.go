@@ -108,6 +108,8 @@ type Registry struct {
 	owning   bool   // the claim of liveness is this node's; the ledger judges while own.holds
 	claimRev uint64 // of the claim's record
 	lapsed   bool   // own.holds was false at the last tick
+	// windowKept: of a node that is alone, the store may have a record of the brake's window.
+	windowKept atomic.Bool
 	// stirred is the revision of the last commit, or load, that was more than a beat.
 	stirred atomic.Uint64
 	// overlayVersion rises with every overlay of this node's own.

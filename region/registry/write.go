@@ -273,6 +273,9 @@ func (r *Registry) heard(ctx context.Context, key api.InstanceKey, must bool) (b
 		return true, nil
 	}
 	out, _, err := r.signs(ctx, []api.BatchHeartbeat{{Namespace: key.Namespace, Service: key.Service, ID: key.ID}})
+	if err == nil && out[0].code == api.CodeUnavailable {
+		err = r.verdict(out[0], key)
+	}
 	if err != nil {
 		return false, err
 	}

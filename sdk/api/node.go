@@ -95,7 +95,8 @@ type ServiceLoad struct {
 	Percent   float64     `json:"percent"`
 }
 
-// NodeRefusal says why a heartbeat was not taken.
+// NodeRefusal says why a heartbeat was not taken; with CodeUnavailable the owner could not tell
+// whether the instance is registered.
 type NodeRefusal struct {
 	Index       int    `json:"index"`
 	Code        Code   `json:"code"`

@@ -48,7 +48,7 @@ func (p *Prober) http(ctx context.Context, t check.Target) check.Result {
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	// A deadline does not end with the context of the node that shuts down.
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, closer(conn))()
 	if t.Kind == api.CheckHTTPS {
 		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: serverName(t.Address)})
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -75,6 +75,9 @@ func (p *Prober) http(ctx context.Context, t check.Target) check.Result {
 	}
 	return r
 }
+
+// closer closes the connection itself: conn may stand for TLS on it by then.
+func closer(conn net.Conn) func() { return func() { conn.Close() } }
 
 // readFinal reads the answer, a few interim ones left out.
 func readFinal(from *bufio.Reader, req *http.Request) (*http.Response, error) {

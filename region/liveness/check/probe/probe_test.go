@@ -149,6 +149,25 @@ func TestHTTPS(t *testing.T) {
 	want(t, "TLS where none is expected", p.Probe(t.Context(), target(api.CheckHTTP, srv.Listener.Addr())), check.Failure, "400")
 }
 
+// A check that is called off in the middle of an answer closes its connection from another goroutine:
+// of use with the race detector.
+func TestHTTPSCalledOff(t *testing.T) {
+	over := make(chan struct{})
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
+	defer srv.Close()
+	defer close(over)
+	for range 5 {
+		ctx, cancel := context.WithCancel(t.Context())
+		// Not by the server: what goes over a connection puts the two in order.
+		called := time.AfterFunc(50*time.Millisecond, cancel)
+		if r := dev().Probe(ctx, target(api.CheckHTTPS, srv.Listener.Addr())); r.Outcome == check.Success {
+			t.Errorf("%+v of a check that was called off", r)
+		}
+		called.Stop()
+		cancel()
+	}
+}
+
 func TestTCP(t *testing.T) {
 	l := listen(t)
 	go func() {
