@@ -34,9 +34,10 @@ const (
 // maxStreamMS bounds the age of a stream, so that a sum with it does not overflow.
 const maxStreamMS = 100 * 365 * 24 * 3600 * 1000
 
-// MaxGenerationJump bounds by how much an epoch that is told may be beyond what is held: further
-// than any sequence of accidents leads, and little enough that a liar cannot use up the numbers.
-const MaxGenerationJump = 1 << 32
+// MaxGenerationJump bounds by how much an epoch that is told may be beyond what is held, so that an origin
+// that lies cannot use up the numbers. It is far wider than what the claims of readers can lead an origin to
+// (origin.MaxClaim each) while another reader is away: that one must be able to follow.
+const MaxGenerationJump = 1 << 62
 
 // ChunkRows and ChunkBytes bound the rows that an origin puts into one frame. One row may
 // exceed ChunkBytes by itself, but summary.MaxExtraBytes keeps it within MaxFrameBytes.
