@@ -31,6 +31,19 @@ const (
 	MaxAddresses     = 16        // public addresses of an origin
 )
 
+// Bounds of the certificates in a hello.
+const (
+	maxChain      = 16
+	maxChainBytes = 128 << 10
+)
+
+func chainBytes(chain [][]byte) (n int) {
+	for _, c := range chain {
+		n += len(c)
+	}
+	return n
+}
+
 // maxStreamMS bounds the age of a stream, so that a sum with it does not overflow.
 const maxStreamMS = 100 * 365 * 24 * 3600 * 1000
 
@@ -198,6 +211,9 @@ func Decode(line []byte) (Frame, error) {
 	if len(line) > MaxFrameBytes {
 		return f, fmt.Errorf("%w: %d bytes, %d are allowed", ErrMalformed, len(line), MaxFrameBytes)
 	}
+	if Wide(line, maxFrameElements) {
+		return f, fmt.Errorf("%w: lists of over %d elements", ErrMalformed, maxFrameElements)
+	}
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %s", ErrMalformed, cut(err.Error()))
 	}
@@ -235,6 +251,12 @@ func (f *Frame) check() error {
 		return bad("a round trip that cannot be")
 	case f.Depth < 0:
 		return bad("a negative depth")
+	case f.Node != "" && !api.ValidInstanceID(f.Node):
+		return bad("its node has no valid name")
+	case f.Stream != "" && !api.ValidInstanceID(f.Stream):
+		return bad("its stream has no valid name")
+	case len(f.Chain) > maxChain || chainBytes(f.Chain) > maxChainBytes:
+		return bad("a chain of certificates that cannot be")
 	}
 	return nil
 }
