@@ -80,11 +80,16 @@ func (l *link) alive(ctx context.Context, but string, q peer.Query) string {
 		if p == l || h == nil || now.Sub(h.at) >= wordHolds || !p.state.Load().connected {
 			continue
 		}
-		if s, ok := h.say(l.peer); ok && s.Link == api.LinkUp && s.Epoch == q.Have.Epoch {
+		if s, ok := h.say(l.peer); ok && reads(s) && s.Epoch == q.Have.Epoch {
 			return "region " + string(p.peer) + ", which reads it"
 		}
 	}
 	return ""
+}
+
+// reads reports whether a region hears another one now: what it says of it is true of this moment.
+func reads(s replica.Standing) bool {
+	return s.Link == api.LinkUp && s.AgeMS < replica.StaleAfter.Milliseconds()
 }
 
 // double raises the alarm, or keeps it up.
@@ -119,8 +124,8 @@ func (l *link) watchDouble(now time.Time) {
 			continue
 		}
 		s, ok := h.say(l.peer)
-		differs := fresh && ok && now.Sub(h.at) < wordHolds && p.state.Load().connected && s.Link == api.LinkUp &&
-			s.Epoch != (api.Epoch{}) && s.Epoch != v.Version.Epoch && s.AgeMS < replica.StaleAfter.Milliseconds()
+		differs := fresh && ok && now.Sub(h.at) < wordHolds && p.state.Load().connected && reads(s) &&
+			s.Epoch != (api.Epoch{}) && s.Epoch != v.Version.Epoch
 		if d.lasts("region "+string(p.peer), differs, now) >= 2*doubleLook {
 			l.double(s.Epoch, "region "+string(p.peer)+", which reads it", l.address)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/federation/internal/regiontest"
+	"github.com/nearside/nearside/federation/peer"
+	"github.com/nearside/nearside/federation/replica"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -166,5 +168,31 @@ func (s *switchable) wrap(h http.Handler) http.Handler {
 			return
 		}
 		h.ServeHTTP(out, r)
+	})
+}
+
+// P4: the word of a region that has not heard of the peer for a while is no proof that the history which
+// it read is alive.
+func TestOldWordIsNoProofOfAHistory(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		m, err := New(Config{Region: "us-east", Source: regiontest.New("us-east"), HTTPClient: n.client(), Peers: map[api.Region][]string{
+			"eu-west": {"http://eu-west:7402"}, "ap-south": {"http://ap-south:7402"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, p := m.by("eu-west"), m.by("ap-south")
+		state := *p.state.Load()
+		state.connected = true
+		p.state.Store(&state)
+		held := api.Epoch{Generation: 3, Nonce: 3}
+		q := peer.Query{Reader: "us-east", Origin: "eu-west", Have: api.Version{Region: "eu-west", Epoch: held, Revision: 9}}
+		for age, proof := range map[time.Duration]bool{time.Second: true, time.Minute: false} {
+			say := replica.Standing{Region: "eu-west", Epoch: held, Revision: 9, AgeMS: age.Milliseconds(), Link: api.LinkUp}
+			p.heard.Store(&heard{standings: []replica.Standing{say}, at: time.Now()})
+			if got := l.alive(t.Context(), "", q) != ""; got != proof {
+				t.Errorf("a word of %s ago: proof %v", age, got)
+			}
+		}
 	})
 }

@@ -201,7 +201,7 @@ func (j *judge) decide(q *inquiry, now time.Time) {
 		if p == l {
 			continue
 		}
-		if time.Since(j.inquiries[p.peer].tally.Answered()) < verdict.AnswerHolds {
+		if time.Since(j.inquiry(p).tally.Answered()) < verdict.AnswerHolds {
 			e.Network = true
 		}
 		if !p.state.Load().connected {

@@ -341,3 +341,19 @@ func TestNodeBesideAFederationProcessJudges(t *testing.T) {
 		}
 	})
 }
+
+// P8: a region that becomes known while others are judged does no harm.
+func TestJudgeMeetsANewRegion(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us := newRegion(t, n, "us-east", "eu-west")
+		us.start()
+		defer us.stop()
+		j := newJudge(us.mesh)
+		q := j.inquiry(us.mesh.by("eu-west"))
+		us.mesh.add(newLink(us.mesh, "ap-south", []string{"http://ap-south:7402"}, ""))
+		j.decide(q, time.Now())
+		if len(j.inquiries) != 2 {
+			t.Errorf("%d regions are judged", len(j.inquiries))
+		}
+	})
+}

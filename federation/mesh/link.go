@@ -31,7 +31,7 @@ const (
 // with the hashes of its rows, and once for everything.
 const maxRepairs = 3
 
-// stallLimit is how long a peer may answer and say nothing that helps, before its stream is
+// stallLimit is how long a peer, or who passes its rows on, may answer and say nothing that helps, before its stream is
 // given up: another node of its region may be well. Rows of a large region may take some
 // seconds to make.
 const stallLimit = time.Minute
@@ -202,6 +202,7 @@ func (l *link) session(ctx context.Context, via api.Region, tick <-chan time.Tim
 	ctx, cancel := context.WithCancel(ctx)
 	events := make(chan event)
 	l.replica.Disconnect()
+	l.away = 0 // another one, or another stream, asked for that
 	if via != "" && via != l.self() && l.mesh.cfg.VerifyOrigin != nil {
 		l.replica.Prove()
 	}
@@ -297,7 +298,7 @@ func (l *link) session(ctx context.Context, via api.Region, tick <-chan time.Tim
 			}
 			// A hello is one more when we wait in line; where there is no other node, that is best.
 			if eff.Confirmed || eff.Applied || len(ev.frame.Rows)+len(ev.frame.Deletes) > 0 ||
-				first || ev.frame.Kind == replica.Hello && len(l.addresses) == 1 {
+				first || via == "" && ev.frame.Kind == replica.Hello && len(l.addresses) == 1 {
 				helped = time.Now()
 			}
 			if ev.frame.Kind == replica.Hello {
@@ -311,8 +312,10 @@ func (l *link) session(ctx context.Context, via api.Region, tick <-chan time.Tim
 					return err
 				}
 			}
-			if via == "" && first && ev.frame.Kind == replica.Hello {
-				l.up(ev.frame)
+			if first && ev.frame.Kind == replica.Hello {
+				if via == "" {
+					l.up(ev.frame)
+				}
 				first = false
 			}
 			l.publish()
@@ -328,12 +331,6 @@ func (l *link) step(f replica.Frame) (replica.Effects, error) {
 	if eff.Snapshot {
 		l.snapshots.Add(1)
 		l.endResync()
-	}
-	if eff.Held > 0 {
-		l.log.Warn("the peer lost many services at once; they are kept for a while", "services", eff.Held, "for", replica.HoldFor)
-	}
-	if eff.Refused == replica.RefusedRow {
-		l.log.Warn("a row of the peer is not valid and is not used; its last good form is")
 	}
 	l.quarantined(eff.Quarantined, now)
 	if f.Kind == replica.Heartbeat && eff.Err == nil && len(f.Standings) > 0 {

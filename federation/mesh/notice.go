@@ -106,6 +106,7 @@ func (l *link) watchHeld(v *replica.View) {
 	l.told.held = v.Held
 	switch {
 	case v.Held > 0 && was == 0:
+		l.log.Warn("the peer lost many services at once; they are kept for a while", "services", v.Held, "for", replica.HoldFor)
 		l.notice(api.EventRemovalHeld, api.BecauseMassRemoval, "it lost many services at once; %d are kept for up to %s", v.Held, replica.HoldFor)
 	case v.Held == 0 && was > 0:
 		l.notice(api.EventRemovalReleased, api.BecauseHoldOver, "%d services were kept; those that did not come back are removed now", was)
@@ -133,6 +134,7 @@ func (l *link) tellRows(now time.Time) {
 	if n.rows > 1 {
 		more = fmt.Sprintf(", and %d more", n.rows-1)
 	}
+	l.log.Warn("a row of the peer is not valid and is not used; its last good form is", "row", n.rowName, "rows", n.rows)
 	l.notice(api.EventRowQuarantined, api.BecauseBadRow, "%s%s; the last good form stays in use", n.rowName, more)
 	n.rows, n.rowsAt = 0, now
 }

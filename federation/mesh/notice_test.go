@@ -184,3 +184,35 @@ func (s *slowSource) Image() Image {
 	}
 	return s.Source.Image()
 }
+
+// P8: a registry that loses its services one by one, and one that tells bad rows again and again, fill no log.
+func TestRemovalsAndBadRowsDoNotFloodTheLog(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west", "us-east")
+		names := make([]string, 60)
+		for i := range names {
+			names[i] = fmt.Sprintf("s%02d", i)
+		}
+		eu.source.Set(2, names...)
+		eu.start()
+		defer eu.stop()
+		us.start()
+		defer us.stop()
+		us.converged(eu)
+		for i, name := range names[1:50] {
+			eu.source.Set(0, name)
+			bad := regiontest.Instances("ap-south", names[0], 1+i%2)
+			eu.source.SetInstances(names[0], bad)
+			after(500 * time.Millisecond)
+		}
+		if got := us.link("eu-west"); got.Held < 20 || got.RefusedBy["row"] < 20 {
+			t.Fatalf("%+v", got)
+		}
+		if got := us.logs.count("lost many services"); got < 1 || got > 2 {
+			t.Errorf("%d lines of services that went", got)
+		}
+		if got := us.logs.count("is not valid and is not used"); got < 1 || got > 3 {
+			t.Errorf("%d lines of rows that are not used", got)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/nearside/nearside/federation/peer"
 	"github.com/nearside/nearside/federation/relay"
 	"github.com/nearside/nearside/federation/replica"
+	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -23,12 +24,15 @@ type relays struct {
 // else, since their order is then another one: what a region tells depends on its reader.
 type relayed struct {
 	link *link
+	near bool // for nodes of our own
 	done chan struct{}
 
 	mu      sync.Mutex
 	view    replica.View
 	history relay.History
 	wake    chan struct{}
+	looked  time.Time // when loads were last taken out of the view
+	loads   *summary.Loads
 }
 
 // relay returns what is passed on of a region to a reader.
@@ -54,7 +58,7 @@ func (m *Mesh) relay(from, reader api.Region) (peer.Relay, error) {
 		return no(api.CodeConflict, "it has it from the reader", "ask another region")
 	}
 	if rs.now == nil {
-		rs.now = &relayed{link: l, done: make(chan struct{}), wake: make(chan struct{}), view: v}
+		rs.now = &relayed{link: l, near: reader == m.cfg.Region, done: make(chan struct{}), wake: make(chan struct{}), view: v}
 	}
 	return rs.now, nil
 }
@@ -120,6 +124,16 @@ func (r *relayed) Standings() []replica.Standing {
 	return nil
 }
 
+// Loads implements peer.Relay.
+func (r *relayed) Loads(at time.Time) *summary.Loads {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.looked.IsZero() || at.Sub(r.looked) >= peer.LoadInterval {
+		r.loads, r.looked = r.loads.Take(r.view.Table.Loads()), at
+	}
+	return r.loads
+}
+
 // Drained implements peer.Relay.
 func (r *relayed) Drained() float64 {
 	r.mu.Lock()
@@ -135,6 +149,16 @@ func (r *relayed) ChangedSince(after api.Version) ([]api.ServiceKey, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.history.Since(after, r.view.Version)
+}
+
+// PlannedSince implements origin.Planner, for nodes of our own: others would not believe it.
+func (r *relayed) PlannedSince(after api.Version) map[api.ServiceKey]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.near {
+		return nil
+	}
+	return r.history.Planned(after)
 }
 
 // Wait implements peer.Relay.

@@ -80,7 +80,7 @@ func (l *link) offers(now time.Time) (out []relay.Offer) {
 		if !ok {
 			continue
 		}
-		alive = alive || say.Link == api.LinkUp && say.Epoch == held
+		alive = alive || reads(say) && say.Epoch == held
 		if say.Relay == 0 {
 			continue
 		}

@@ -164,6 +164,7 @@ func (s *Session) Hello(p Page) replica.Frame {
 		f.Relay, f.Depth = s.door.Relay, relay.Depth()
 		if !s.door.Sibling {
 			f.Depth++
+			f.Can &^= replica.CanLoad // nobody signs loads; what the reader knew of them is not true for ever
 		}
 		f.Complete, f.Term, f.Addresses, f.Chain = says.Complete, says.Term, says.Addresses, says.Chain
 	}

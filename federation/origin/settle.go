@@ -21,6 +21,11 @@ const (
 	Implausible
 )
 
+// MaxClaim bounds by how much the generation that a reader claims may be beyond our own: above what lies
+// between two histories of a region whose first generation is a time in seconds, and so far below
+// replica.MaxGenerationJump that a liar can not lead us to where an honest reader would not follow.
+const MaxClaim = 1 << 30
+
 // Settle decides whether our version may be shown to a reader that holds held, under heldTerm:
 // not when it is older, and not when it is of another history with the same number. Without
 // refutation the reader would have to refuse us for ever (P4), or go back in time.
@@ -35,7 +40,7 @@ func Settle(held api.Version, heldTerm uint64, own api.Version, term uint64) Ver
 	case api.Older, api.Same:
 		return Serve
 	}
-	if held.Epoch.Generation-own.Epoch.Generation > replica.MaxGenerationJump {
+	if held.Epoch.Generation-own.Epoch.Generation > MaxClaim {
 		return Implausible
 	}
 	return Refute

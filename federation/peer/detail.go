@@ -27,6 +27,7 @@ const (
 	MaxReaderDetails = 64
 	// MaxDetailEndpoints is how many endpoints a detail has at most; its line is no longer than a frame.
 	MaxDetailEndpoints = 20_000
+	maxDetailFields    = 1_000 // elements of whatever else a newer version may tell
 )
 
 // Detail is all that can be called of one service. A line of it is always the whole list.
@@ -277,6 +278,9 @@ func (s *DetailStream) Next() (*Detail, error) {
 	line, err := s.line()
 	if err != nil {
 		return nil, err
+	}
+	if replica.Wide(line, MaxDetailEndpoints+maxDetailFields) {
+		return nil, fmt.Errorf("%w: detail: over %d endpoints", replica.ErrMalformed, MaxDetailEndpoints)
 	}
 	d := new(Detail)
 	if err := json.Unmarshal(line, d); err != nil {

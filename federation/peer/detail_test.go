@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -239,6 +240,21 @@ func TestDetailOfALiar(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.name, d, err)
 		}
 		s.Close()
+	}
+	// P8: nor does a list of nothing become hundreds of times as much in memory.
+	nothing := `{` + epoch + `"endpoints":[` + strings.Repeat("0,", replica.MaxFrameBytes/2-200) + "0]}\n"
+	body.Store(&nothing)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if s, err := openDetail(t, h.URL, "orders"); err != nil {
+		t.Fatal(err)
+	} else if _, err := s.Next(); !errors.Is(err, replica.ErrMalformed) {
+		t.Errorf("a list of nothing: %v", err)
+	} else {
+		s.Close()
+	}
+	if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 64<<20 {
+		t.Errorf("a list of nothing takes %d MiB", (after.TotalAlloc-before.TotalAlloc)>>20)
 	}
 	line := `{` + epoch + `"endpoints":[` + e + `],"total":1,"passing":1,"later":"field"}` + "\n"
 	body.Store(&line)

@@ -42,7 +42,7 @@ func (b *board) at(now time.Time) *summary.Loads {
 // loads tells the reader how much services are used, when it has everything else and takes what
 // it is sent. A change of the catalogue goes first.
 func (st *stream) loads() error {
-	if st.relay != nil {
+	if st.relay != nil && st.query.Reader != st.server.cfg.Region {
 		return nil // ours are not the origin's, and its own are not signed
 	}
 	if st.again.CompareAndSwap(true, false) {
@@ -52,8 +52,10 @@ func (st *stream) loads() error {
 	if now.Sub(st.slow) < LoadInterval && !st.slow.IsZero() {
 		return nil
 	}
-	var loads *summary.Loads // of a region that is passed on none are known
-	if st.relay == nil {
+	var loads *summary.Loads
+	if st.relay != nil {
+		loads = st.relay.Loads(now)
+	} else {
 		loads = st.server.board.at(now)
 	}
 	led, _ := st.session.Led()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nearside/nearside/federation/origin"
 	"github.com/nearside/nearside/federation/replica"
+	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -30,6 +31,8 @@ type Relay interface {
 	// a moment ago; both are for nodes of our own region.
 	RTT() time.Duration
 	Standings() []replica.Standing
+	// Loads is how much the origin's services are used, as it last told; for nodes of our own region.
+	Loads(at time.Time) *summary.Loads
 	// Drained is what the origin last wished about itself, in percent, 0 to 100.
 	Drained() float64
 	// Done is closed when the rows come from somewhere else now: who reads them is to ask anew.

@@ -66,7 +66,8 @@ type ServerConfig struct {
 	// MaxReaders bounds streams (default 256, a goroutine and some 20 KiB each, 0.8 MiB more when compressed), and
 	// MaxSnapshots those that send a snapshot at the same time (default 4): the others wait
 	// their turn, so that a herd of readers does not take the node's processors. One region gets
-	// a quarter of the streams, eight at least, and half of the places.
+	// a quarter of the streams, eight at least, and half of the places. Other nodes of our own region, which
+	// may read all peers from this one, have twice as many streams as all readers together, beside those.
 	MaxReaders, MaxSnapshots int
 }
 
@@ -232,22 +233,33 @@ func identityError(err error) error {
 	return &api.Error{Code: api.CodeUnauthorized, Detail: "the peer is not known: " + err.Error(), Remedy: "use a certificate that names its region"}
 }
 
+// siblingShare is how many streams nodes of our own region may have, in MaxReaders: four others in a
+// region of a hundred peers.
+const siblingShare = 2
+
 func (s *Server) enter(st *stream) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.ended.Err() != nil:
 		return &api.Error{Code: api.CodeShuttingDown, Detail: "this node is stopping", Remedy: "ask another node of the region"}
-	case len(s.readers) >= s.cfg.MaxReaders:
-		return &api.Error{Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("%d readers are connected, no more are served", len(s.readers)), Remedy: "try another node, or later"}
 	}
-	own := 0
+	own, foreign := 0, 0
 	for _, other := range s.readers {
 		if other.query.Reader == st.query.Reader {
 			own++
 		}
+		if other.query.Reader != s.cfg.Region {
+			foreign++
+		}
 	}
-	if most := max(s.cfg.MaxReaders/4, 8); own >= most {
+	most := max(s.cfg.MaxReaders/4, 8)
+	if st.query.Reader == s.cfg.Region {
+		most = siblingShare * s.cfg.MaxReaders
+	} else if foreign >= s.cfg.MaxReaders {
+		return &api.Error{Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("%d readers are connected, no more are served", foreign), Remedy: "try another node, or later"}
+	}
+	if own >= most {
 		return &api.Error{Code: api.CodeTooManyRequests, Detail: fmt.Sprintf("%d readers of region %s are connected, no more are served", most, st.query.Reader), Remedy: "try another node, or later"}
 	}
 	st.book = s.shelf.open(st.query.Reader, st.relay, time.Now())

@@ -15,6 +15,9 @@ import (
 // forgotten, and Server.MaxReaders bounds the streams.
 const maxBooks = 64
 
+// maxPassed bounds the reader regions whose bytes are remembered without a book.
+const maxPassed = 256
+
 // book is what is known of one reader region.
 type book struct {
 	*origin.Book
@@ -76,7 +79,9 @@ func (s *shelf) close(b *book, now time.Time) {
 	b.streams--
 	b.used = now
 	if b.streams == 0 && b.key.relay != nil {
-		s.passed[b.reader] += b.bytes.Load()
+		if _, known := s.passed[b.reader]; known || len(s.passed) < maxPassed {
+			s.passed[b.reader] += b.bytes.Load()
+		}
 		delete(s.books, b.key)
 	}
 	if len(s.books) > maxBooks {

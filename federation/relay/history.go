@@ -21,6 +21,7 @@ type History struct {
 type step struct {
 	from, to api.Version
 	keys     []api.ServiceKey
+	planned  map[api.ServiceKey]struct{} // of which the origin said that what they lost was meant to go
 }
 
 // Note takes a step from one view to the next.
@@ -38,12 +39,39 @@ func (h *History) Note(from, to *replica.View) {
 		h.steps[n-1].to = to.Version // versions that change nothing need one step together
 		return
 	}
-	h.steps = append(h.steps, step{from.Version, to.Version, keys})
+	var planned map[api.ServiceKey]struct{}
+	if to.PlannedAt.Compare(from.Version) == api.Newer && to.PlannedAt.Epoch == from.Version.Epoch {
+		planned = to.Planned
+	}
+	h.steps = append(h.steps, step{from.Version, to.Version, keys, planned})
 	h.keys += len(keys)
 	for len(h.steps) > maxSteps || h.keys > maxKeys {
 		h.keys -= len(h.steps[0].keys)
 		h.steps = h.steps[1:]
 	}
+}
+
+// Planned returns the rows whose last change after a version was meant by the origin.
+func (h *History) Planned(after api.Version) map[api.ServiceKey]struct{} {
+	last := make(map[api.ServiceKey]bool)
+	for i := len(h.steps) - 1; i >= 0; i-- {
+		s := &h.steps[i]
+		if s.to.Epoch != after.Epoch || s.to.Revision <= after.Revision {
+			break
+		}
+		for _, k := range s.keys {
+			if _, later := last[k]; !later {
+				_, last[k] = s.planned[k]
+			}
+		}
+	}
+	out := make(map[api.ServiceKey]struct{})
+	for k, planned := range last {
+		if planned {
+			out[k] = struct{}{}
+		}
+	}
+	return out
 }
 
 // Since returns the rows that changed after a version; false when that is not known.

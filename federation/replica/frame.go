@@ -31,12 +31,26 @@ const (
 	MaxAddresses     = 16        // public addresses of an origin
 )
 
+// Bounds of the certificates in a hello.
+const (
+	maxChain      = 16
+	maxChainBytes = 128 << 10
+)
+
+func chainBytes(chain [][]byte) (n int) {
+	for _, c := range chain {
+		n += len(c)
+	}
+	return n
+}
+
 // maxStreamMS bounds the age of a stream, so that a sum with it does not overflow.
 const maxStreamMS = 100 * 365 * 24 * 3600 * 1000
 
-// MaxGenerationJump bounds by how much an epoch that is told may be beyond what is held: further
-// than any sequence of accidents leads, and little enough that a liar cannot use up the numbers.
-const MaxGenerationJump = 1 << 32
+// MaxGenerationJump bounds by how much an epoch that is told may be beyond what is held, so that an origin
+// that lies cannot use up the numbers. It is far wider than what the claims of readers can lead an origin to
+// (origin.MaxClaim each) while another reader is away: that one must be able to follow.
+const MaxGenerationJump = 1 << 62
 
 // ChunkRows and ChunkBytes bound the rows that an origin puts into one frame. One row may
 // exceed ChunkBytes by itself, but summary.MaxExtraBytes keeps it within MaxFrameBytes.
@@ -197,6 +211,9 @@ func Decode(line []byte) (Frame, error) {
 	if len(line) > MaxFrameBytes {
 		return f, fmt.Errorf("%w: %d bytes, %d are allowed", ErrMalformed, len(line), MaxFrameBytes)
 	}
+	if Wide(line, maxFrameElements) {
+		return f, fmt.Errorf("%w: lists of over %d elements", ErrMalformed, maxFrameElements)
+	}
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %s", ErrMalformed, cut(err.Error()))
 	}
@@ -234,6 +251,12 @@ func (f *Frame) check() error {
 		return bad("a round trip that cannot be")
 	case f.Depth < 0:
 		return bad("a negative depth")
+	case f.Node != "" && !api.ValidInstanceID(f.Node):
+		return bad("its node has no valid name")
+	case f.Stream != "" && !api.ValidInstanceID(f.Stream):
+		return bad("its stream has no valid name")
+	case len(f.Chain) > maxChain || chainBytes(f.Chain) > maxChainBytes:
+		return bad("a chain of certificates that cannot be")
 	}
 	return nil
 }

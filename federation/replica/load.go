@@ -136,3 +136,14 @@ func (r *Replica) compareLoads(f Frame) {
 		r.loads.wrong = *f.LoadDigest != r.loads.digest || r.loads.incoming != nil
 	}
 }
+
+// Loads returns the class of every row whose load is known.
+func (t *Table) Loads() map[api.ServiceKey]int {
+	out := make(map[api.ServiceKey]int)
+	for k, e := range t.All {
+		if e.Summary != nil && e.Summary.Load > 0 {
+			out[k] = e.Summary.Load
+		}
+	}
+	return out
+}

@@ -93,6 +93,10 @@ type Replica struct {
 	held    map[api.ServiceKey]heldRow
 	recent  map[api.ServiceKey]loss // removals of the last HoldFor, held back or not
 
+	// planned is what the origin said of the step to plannedAt.
+	planned   map[api.ServiceKey]struct{}
+	plannedAt api.Version
+
 	// term is that of the publisher whose word version is, within version's epoch.
 	term uint64
 	// leaves is when the rows of an origin that ends for good are removed, and gone that they
@@ -340,6 +344,9 @@ func (r *Replica) apply(p *pending, next *Table, at api.Version, now time.Time) 
 	eff.Held = r.hold(p, next, newHistory, now)
 	r.truth, r.version, r.complete = next, at, r.completes
 	r.statement = nil
+	if len(p.planned) > 0 {
+		r.planned, r.plannedAt = p.planned, at
+	}
 	if newHistory {
 		r.term = 0
 	}

@@ -49,6 +49,9 @@ func (e *Entry) body() []byte {
 // readRow makes an entry of a row that origin sent. A body without a readable key is an
 // error: there is no place to keep it. Any other fault yields a quarantined entry.
 func readRow(origin api.Region, row Row) (api.ServiceKey, *Entry, error) {
+	if why := large(row.Body); why != "" {
+		return largeRow(row, why)
+	}
 	var s api.Summary
 	var raw json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(row.Body))
@@ -73,6 +76,35 @@ func readRow(origin api.Region, row Row) (api.ServiceKey, *Entry, error) {
 	share(origin, &s)
 	e.Summary = &s
 	return key, e, nil
+}
+
+// large says why a body is not even decoded, or "".
+func large(body []byte) string {
+	switch {
+	case len(body) > MaxRowBytes:
+		return fmt.Sprintf("%d bytes, %d are allowed", len(body), MaxRowBytes)
+	case Wide(body, maxRowElements):
+		return fmt.Sprintf("lists of over %d elements", maxRowElements)
+	}
+	return ""
+}
+
+// largeRow makes a quarantined entry, for which only the key is read.
+func largeRow(row Row, why string) (api.ServiceKey, *Entry, error) {
+	var k struct {
+		Namespace api.Namespace   `json:"namespace"`
+		Service   api.ServiceName `json:"service"`
+	}
+	if err := json.Unmarshal(row.Body, &k); err != nil {
+		return api.ServiceKey{}, nil, fmt.Errorf("%w: row: %s", ErrMalformed, cut(err.Error()))
+	}
+	key, err := ParseKey(FormatKey(api.ServiceKey{Namespace: k.Namespace, Service: k.Service}))
+	if err != nil {
+		return key, nil, err
+	}
+	return key, &Entry{
+		Hash: summary.HashOf(row.Body), sum: summary.SumOf(row.Body), Revision: row.Revision, size: len(row.Body), Quarantined: why,
+	}, nil
 }
 
 // share makes a row refer to the one copy there is of what many rows say alike: it saves some 100
@@ -101,6 +133,8 @@ func checkSummary(origin api.Region, s *api.Summary) string {
 		return "counts do not add up"
 	case len(s.Endpoints) > api.MaxFailoverSet:
 		return fmt.Sprintf("%d endpoints, %d are allowed", len(s.Endpoints), api.MaxFailoverSet)
+	case len(s.Zones) > summary.MaxZones:
+		return fmt.Sprintf("%d zones, %d are allowed", len(s.Zones), summary.MaxZones)
 	case len(s.Versions) > summary.MaxVersions:
 		return "too many versions"
 	case len(s.Flags) > api.MaxFlags || slices.ContainsFunc(s.Flags, func(f string) bool { return !api.ValidLabel(f) }):

@@ -15,7 +15,7 @@ func (r *Replica) View() View {
 		Region: r.origin, Version: r.version, Table: r.visible, Rows: r.truth.Len(), Digest: r.truth.Digest(),
 		Head: r.head, Complete: r.complete && len(r.held) == 0 && r.leaves.IsZero(), Held: len(r.held), Addresses: r.addresses,
 		Drained: r.drained, Proto: r.proto, Term: r.term, Quarantined: r.truth.quarantined, Leaving: !r.leaves.IsZero(), Gone: r.gone,
-		Truth: r.truth, HeldUntil: r.heldUntil(), Incoming: r.incoming(),
+		Planned: r.planned, PlannedAt: r.plannedAt, Truth: r.truth, HeldUntil: r.heldUntil(), Incoming: r.incoming(),
 		Via: r.via, Depth: r.depth, Statement: r.statement, RTT: r.rtt, Distance: cmp.Or(r.distance, r.rtt), Carried: r.carried, way: r.way(r.relayed), Refused: maps.Clone(r.refused),
 		confirmed: r.confirmed, slack: r.slack, since: r.since, age: r.age,
 	}
@@ -30,6 +30,9 @@ type View struct {
 	Digest   summary.Digest
 	Head     uint64 // newest revision that the origin told of, in this stream
 	Complete bool
+	// Planned are the services of which the origin said that what they lost in the step to PlannedAt was meant to go.
+	Planned   map[api.ServiceKey]struct{}
+	PlannedAt api.Version
 	// Truth is exactly the origin's rows at Version; Table shows those that are held back too.
 	Truth     *Table
 	Held      int       // services held back (I7)

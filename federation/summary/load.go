@@ -63,9 +63,33 @@ func (l *Loads) Next(percent map[api.ServiceKey]float64) *Loads {
 			changes = append(changes, Load{k, 0})
 		}
 	}
+	return l.after(changes)
+}
+
+// Take returns the loads after another region told these classes; those that are not among them are
+// not known any more.
+func (l *Loads) Take(classes map[api.ServiceKey]int) *Loads {
+	var changes []Load
+	old := l.all()
+	for k, c := range classes {
+		if c != old[k] {
+			changes = append(changes, Load{k, c})
+		}
+	}
+	for k := range old {
+		if _, still := classes[k]; !still {
+			changes = append(changes, Load{k, 0})
+		}
+	}
+	return l.after(changes)
+}
+
+// after returns the loads after some changed; l itself when none did.
+func (l *Loads) after(changes []Load) *Loads {
 	if len(changes) == 0 {
 		return l
 	}
+	old := l.all()
 	slices.SortFunc(changes, compareLoads)
 	next := &Loads{rows: maps.Clone(old), digest: l.Digest(), changes: changes, mark: new(byte)}
 	if next.rows == nil {

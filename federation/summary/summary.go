@@ -9,6 +9,7 @@ package summary
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,8 @@ import (
 // Bounds of a summary beside api.MaxFailoverSet. They keep one row well below the largest
 // frame that a peer accepts.
 const (
+	// MaxZones is how many zones a summary counts apart; those beyond it, by name, are in its totals only.
+	MaxZones = 1_024
 	// MaxVersions is how many distinct program versions a summary lists.
 	MaxVersions = 16
 	// MaxExtraBytes bounds tags and metadata of all endpoints of a summary together. Above
@@ -49,6 +52,11 @@ func Build(key api.ServiceKey, instances []*api.Instance, revision uint64, reade
 		s.Zones[i.Zone] = z
 		if i.Version != "" {
 			versions[i.Version] = struct{}{}
+		}
+	}
+	if len(s.Zones) > MaxZones {
+		for _, z := range slices.Sorted(maps.Keys(s.Zones))[MaxZones:] {
+			delete(s.Zones, z)
 		}
 	}
 	for v := range versions {
