@@ -17,6 +17,9 @@ const (
 	// nothing but a made-up version is ahead of the store, and whoever may read could start
 	// a storm of resets with one.
 	refuteWindow = time.Minute
+	// refuteJump is how far above the store's generation a client's may be to prove the same. Each
+	// loss and each restore takes one, so what is further is made up, and would use the numbers up.
+	refuteJump = 1 << 16
 )
 
 // HighWater keeps the newest version that the region is known to have reached, apart from
@@ -40,8 +43,9 @@ func (r *Registry) meet(ctx context.Context, seen api.Version) (why string, err 
 		if seen.Region != v.Region || seen.Compare(v) != api.Newer {
 			return false
 		}
-		// A later epoch may have been raised by another node a moment ago.
-		return seen.Epoch == v.Epoch || !r.own.alone
+		// A later epoch may have been raised by another node a moment ago, or be that of a store
+		// that was wiped, or restored from before it.
+		return seen.Epoch == v.Epoch || !r.own.alone || r.mayRefute(seen, v)
 	}
 	if c := r.readsFrom(); c != nil && seen.Region == r.cfg.Region {
 		// Nothing proves that the copy is all there was, and starting over with it would be time
@@ -67,25 +71,42 @@ func (r *Registry) meet(ctx context.Context, seen api.Version) (why string, err 
 	return "", nil
 }
 
+// mayRefute reports whether a client that has seen that may prove, so soon after the start, that the store went back.
+func (r *Registry) mayRefute(seen, own api.Version) bool {
+	if r.refuted.Load() || r.now() > time.Duration(r.loadedAt.Load())+refuteWindow {
+		return false
+	}
+	up := seen.Epoch.Generation - own.Epoch.Generation
+	return seen.Epoch == own.Epoch || seen.Epoch.Generation > own.Epoch.Generation && up <= refuteJump
+}
+
 // refute raises the epoch if seen proves that the store's history went back.
 func (r *Registry) refute(ctx context.Context, seen api.Version) bool {
 	r.refuting.Lock()
 	defer r.refuting.Unlock()
-	if r.refuted || r.now() > time.Duration(r.loadedAt.Load())+refuteWindow || r.Snapshot().Version().Epoch != seen.Epoch {
+	own := r.Snapshot().Version()
+	if !r.mayRefute(seen, own) {
 		return false
 	}
 	bctx, cancel := context.WithTimeout(ctx, aheadPatience)
 	defer cancel()
 	revision, err := r.cfg.Store.Barrier(bctx)
-	if err != nil || revision >= seen.Revision {
-		return false // not known, or only this node's memory is behind
+	if err != nil {
+		return false // not known
+	}
+	if seen.Epoch != own.Epoch {
+		if epoch, err := r.cfg.Store.Epoch(bctx); err != nil || epoch.Generation >= seen.Epoch.Generation {
+			return false // another node raised it
+		}
+	} else if revision >= seen.Revision {
+		return false // only this node's memory is behind
 	}
 	r.log.Warn("a client holds a newer version of this region than the store: its history went back", "client", seen.String(), "store_revision", revision)
 	if err := r.RaiseEpoch(ctx, seen.Epoch.Generation); err != nil {
 		r.log.Warn("the epoch could not be raised", "cause", err)
 		return false
 	}
-	r.refuted = true
+	r.refuted.Store(true)
 	return true
 }
 

@@ -69,6 +69,42 @@ func TestAnOlderCopyOfTheStoreIsANewHistory(t *testing.T) {
 	})
 }
 
+// P4: a store that was wiped, or restored from before its last restore, stands at a lower generation than its
+// clients. Soon after the start one of them lifts it above what they hold, or they would not believe it for ever. What is
+// made up cannot use the numbers up.
+func TestALowerGenerationIsLiftedAboveItsClients(t *testing.T) {
+	for name, c := range map[string]struct {
+		up   uint64
+		late bool
+		want uint64 // generations above the first
+	}{
+		"by two":               {up: 2, want: 3},
+		"as far as is allowed": {up: refuteJump, want: refuteJump + 1},
+		"further":              {up: refuteJump + 1},
+		"from the end":         {up: 1<<64 - 2},
+		"long after the start": {up: 2, late: true},
+	} {
+		bubble(t, func(t *testing.T) {
+			b := start(t)
+			b.register("orders", "a")
+			was := b.Stamp().Version
+			if c.late {
+				pass(2 * refuteWindow)
+				b.register("orders", "a")
+			}
+			held := api.Version{Region: was.Region, Epoch: api.Epoch{Generation: was.Epoch.Generation + c.up, Nonce: 7}, Revision: 900}
+			s := b.watch(WatchQuery{From: held})
+			pass(aheadPatience)
+			if got := s.next(); got != "reset, item a, synced" {
+				t.Errorf("%s: %q", name, got)
+			}
+			if got := b.Stamp().Version.Epoch.Generation; got != was.Epoch.Generation+c.want {
+				t.Errorf("%s: generation %d after %d", name, got, was.Epoch.Generation)
+			}
+		})
+	}
+}
+
 // memoryMark is a HighWater.
 type memoryMark struct {
 	v   api.Version

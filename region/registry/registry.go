@@ -145,7 +145,7 @@ type Registry struct {
 
 	loadedAt atomic.Int64 // now() of the first load
 	refuting sync.Mutex   // one client's evidence at a time
-	refuted  bool         // guarded by refuting: the epoch was raised because of a client's
+	refuted  atomic.Bool  // the epoch was raised because of a client's; set under refuting
 
 	// beforeTick and beforeStep, when set by a test, run before each tick and each step of the
 	// election.

@@ -88,6 +88,23 @@ func enter(c Config, a Answer) (Step, []Told, error) {
 	return Join, a.Members, nil
 }
 
+// StruckOff reports whether the others' lists say that the member with id was removed from the cluster: who is
+// in it and answers does not list it, and there is such a one. A list that is behind may still have it; then the next
+// question tells.
+func StruckOff(answers []Answer, cluster string, id uint64) bool {
+	lacking := 0
+	for _, a := range answers {
+		if a.Err != nil || a.Waiting != "" || a.Cluster != cluster {
+			continue
+		}
+		if slices.ContainsFunc(a.Members, func(t Told) bool { return t.ID == id }) {
+			return false
+		}
+		lacking++
+	}
+	return lacking > 0
+}
+
 func at(members []Told, url string) int {
 	return slices.IndexFunc(members, func(t Told) bool { return slices.Contains(t.PeerURLs, url) })
 }

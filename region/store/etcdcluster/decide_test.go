@@ -66,6 +66,32 @@ func TestHowANodeWithoutDataBegins(t *testing.T) {
 	}
 }
 
+func TestOnlyWhoHasLeftTheMemberOutStrikesItOff(t *testing.T) {
+	lists := func(cluster string, ids ...uint64) Answer {
+		a := Answer{Cluster: cluster}
+		for _, id := range ids {
+			a.Members = append(a.Members, Told{ID: id})
+		}
+		return a
+	}
+	silent := Answer{Err: errors.New("refused")}
+	for name, c := range map[string]struct {
+		answers []Answer
+		want    bool
+	}{
+		"nobody answers":        {[]Answer{silent}, false},
+		"both have left it out": {[]Answer{lists("c", 1, 2), lists("c", 1, 2)}, true},
+		"the one that answers":  {[]Answer{lists("c", 1, 2), silent}, true},
+		"one is behind":         {[]Answer{lists("c", 1, 2), lists("c", 1, 2, 3)}, false},
+		"another cluster":       {[]Answer{lists("d", 1, 2)}, false},
+		"one that waits":        {[]Answer{{Waiting: "eu-west/b"}}, false},
+	} {
+		if got := StruckOff(c.answers, "c", 3); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestSilentMembersMakeAQuorumNoMore(t *testing.T) {
 	m := func(node string, answers bool) api.Member {
 		return api.Member{Node: node, ID: node, Role: "voter", Started: true, Answers: answers}

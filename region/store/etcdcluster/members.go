@@ -178,6 +178,11 @@ func (m *Members) Add(ctx context.Context, node, address string) (api.Member, er
 		switch {
 		case o.Node == node && o.Address == address:
 			return o, nil
+		case o.Node == "" && o.Address == address && o.Role == api.RoleLearner && !o.Started:
+			// Added before, and whoever asked never heard of it, or its name was not noted.
+			o.Node = node
+			m.noteName(ctx, o)
+			return o, nil
 		case o.Node == node:
 			return api.Member{}, conflict("remove it first, or give the new node a name of its own", "node %s is a member at %s already", node, o.Address)
 		case o.Address == address:
@@ -198,14 +203,19 @@ func (m *Members) Add(ctx context.Context, node, address string) (api.Member, er
 	}); err != nil {
 		return api.Member{}, changeError(err)
 	}
-	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	added := api.Member{Node: node, ID: hexID(resp.Member.ID), Address: address, Role: api.RoleLearner}
+	m.noteName(ctx, added)
+	m.log.Info("member added as a learner", "member", node, "id", added.ID, "address", address)
+	return added, nil
+}
+
+// noteName keeps the name of a member that has not started, which etcd does not know.
+func (m *Members) noteName(ctx context.Context, o api.Member) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	id := hexID(resp.Member.ID)
-	if _, err := m.client.Put(rctx, nameRoot+id, node); err != nil {
-		m.log.Warn("the name of an added member was not noted; until it starts it is known by its address", "node", node, "address", address, "cause", err)
+	if _, err := m.client.Put(ctx, nameRoot+o.ID, o.Node); err != nil {
+		m.log.Warn("the name of an added member was not noted; until it starts it is known by its address", "node", o.Node, "address", o.Address, "cause", err)
 	}
-	m.log.Info("member added as a learner", "member", node, "id", id, "address", address)
-	return api.Member{Node: node, ID: id, Address: address, Role: api.RoleLearner}, nil
 }
 
 // Remove strikes a member off, by the name of its node, its address or its id.

@@ -188,6 +188,7 @@ func (n *Node) serve(ctx context.Context) {
 	tell := time.NewTicker(tellEvery)
 	defer tell.Stop()
 	var err error
+	stopped := false // by etcd's own decision, not by a fault
 	for err == nil {
 		select {
 		case <-ready:
@@ -203,14 +204,14 @@ func (n *Node) serve(ctx context.Context) {
 			n.tellWaiting(ctx, begun)
 		case err = <-n.fatal.first:
 		case e := <-n.etcd.Err():
-			err = fmt.Errorf("%w: %v", ErrFatal, e)
+			err, stopped = fmt.Errorf("%w: %v", ErrFatal, e), true
 		case <-n.etcd.Server.StopNotify():
-			err = fmt.Errorf("%w by itself", ErrFatal)
+			err, stopped = fmt.Errorf("%w by itself", ErrFatal), true
 		case <-n.closing:
 			return
 		}
 	}
-	if n.removed() {
+	if n.removed() || stopped && n.removedMeanwhile(ctx) {
 		err = fmt.Errorf("%w: it was removed; to have it back move %s away and run nearside region member add %s=%s",
 			etcdcluster.ErrNotMember, n.dir.etcd(), n.cfg.Node, n.cfg.Cluster.Peers[n.cfg.Node])
 	}
@@ -231,6 +232,17 @@ func (n *Node) tellWaiting(ctx context.Context, begun time.Time) {
 func (n *Node) removed() bool {
 	c := n.etcd.Server.Cluster()
 	return len(c.Members()) > 0 && c.Member(n.etcd.Server.MemberID()) == nil
+}
+
+// removedMeanwhile reports the same of a member that was removed while it did not run: its own list still has
+// it, and the others do not speak to it.
+func (n *Node) removedMeanwhile(ctx context.Context) bool {
+	answers, err := etcdcluster.Ask(ctx, *n.cfg.Cluster)
+	if err != nil {
+		return false
+	}
+	s := n.etcd.Server
+	return etcdcluster.StruckOff(answers, s.Cluster().ID().String(), uint64(s.MemberID()))
 }
 
 // waiting tells whoever asks that this node has no data and waits.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -304,5 +305,69 @@ func TestSingleNodeBecomesACluster(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("the removed member runs on")
+	}
+}
+
+// Adding again what was added without an answer, so that no name was noted, gives the member that is pending.
+func TestMemberIsAddedAgainAfterALostAnswer(t *testing.T) {
+	c := clustertest.New(t, "us-east", 1)
+	c.StartAll()
+	cl, err := etcdcluster.Dial(t.Context(), c.Node("n1").Endpoint(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	cfg := *c.Config("n1").Cluster
+	address := clustertest.FreeAddr(t)
+	if _, err := cl.MemberAddAsLearner(t.Context(), []string{cfg.URL(address)}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := etcdcluster.NewMembers(cfg, c.Node("n1").Endpoint(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for range 2 {
+		o, err := m.Add(t.Context(), "n2", address)
+		if err != nil || o.Node != "n2" || o.Address != address || o.Role != api.RoleLearner {
+			t.Fatalf("added again: %+v, %v", o, err)
+		}
+	}
+	if _, err := m.Add(t.Context(), "n3", address); api.CodeOf(err) != api.CodeConflict || !strings.Contains(err.Error(), "n2") {
+		t.Errorf("another node at its address: %v", err)
+	}
+	if err := m.Remove(t.Context(), "n2", false); err != nil {
+		t.Errorf("removed by its name: %v", err)
+	}
+}
+
+// A member that was removed while it was down learns it from the others: it ends and says why, instead of starting
+// over for ever.
+func TestMemberRemovedWhileItWasDownIsTold(t *testing.T) {
+	c := clustertest.New(t, "us-east", 3)
+	c.StartAll()
+	m, err := etcdcluster.NewMembers(*c.Config("n1").Cluster, c.Node("n1").Endpoint(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	c.Stop("n3")
+	soon(t, time.Minute, "n3 is removed", func() error {
+		err := m.Remove(t.Context(), "n3", false)
+		if api.CodeOf(err) == api.CodeNotFound {
+			err = nil
+		}
+		return err
+	})
+	n := c.Start("n3")
+	select {
+	case err := <-n.Err():
+		if !errors.Is(err, etcdcluster.ErrNotMember) || !strings.Contains(err.Error(), "member add n3="+c.Peers["n3"]) {
+			t.Errorf("the removed member ended with %v", err)
+		}
+	case <-n.Ready():
+		t.Error("the removed member serves")
+	case <-time.After(time.Minute):
+		t.Error("the removed member waits on")
 	}
 }

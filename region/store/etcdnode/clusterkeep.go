@@ -31,7 +31,8 @@ type standing struct {
 type tender struct {
 	peers       *etcdcluster.PeerClient
 	atOwn       bool            // the cluster knows our present address
-	silent      map[uint64]bool // members that do not answer
+	silent      map[uint64]bool // members that do not answer the leader
+	led         bool            // the member led at the last look
 	wantsDefrag time.Time       // since when; zero: it does not
 }
 
@@ -210,7 +211,8 @@ func (n *Node) myTurn(ctx context.Context, c *clientv3.Client, at standing, s si
 }
 
 // disarm lifts the NOSPACE alarms that this member may lift: its own, and, when it leads, those
-// of members that are gone. It reports whether there were any.
+// of members that are gone or do not answer: they cannot do it, and one that comes back with too large a database
+// arms its alarm again. It reports whether there were any.
 func (n *Node) disarm(ctx context.Context, c *clientv3.Client, at standing) (bool, error) {
 	l, err := call(ctx, upkeepTimeout, func(ctx context.Context) (*clientv3.AlarmResponse, error) { return c.AlarmList(ctx) })
 	if err != nil {
@@ -222,8 +224,7 @@ func (n *Node) disarm(ctx context.Context, c *clientv3.Client, at standing) (boo
 		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
 			continue
 		}
-		gone := at.cluster && at.leads && !slices.ContainsFunc(at.members, func(m *etcdserverpb.Member) bool { return m.ID == a.MemberID })
-		if a.MemberID != at.id && !gone {
+		if !mayDisarm(at, n.tender.silent, a.MemberID) {
 			continue
 		}
 		if _, err := call(ctx, upkeepTimeout, func(ctx context.Context) (*clientv3.AlarmResponse, error) {
@@ -234,4 +235,13 @@ func (n *Node) disarm(ctx context.Context, c *clientv3.Client, at standing) (boo
 		some = true
 	}
 	return some, nil
+}
+
+// mayDisarm reports whether the member that stands at lifts member's alarm, given who does not answer.
+func mayDisarm(at standing, silent map[uint64]bool, member uint64) bool {
+	if member == at.id {
+		return true
+	}
+	listed := slices.ContainsFunc(at.members, func(m *etcdserverpb.Member) bool { return m.ID == member })
+	return at.cluster && at.leads && (!listed || silent[member])
 }

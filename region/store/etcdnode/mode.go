@@ -14,8 +14,9 @@ import (
 	"github.com/nearside/nearside/region/store/etcdcluster"
 )
 
-// hasData reports whether a member has ever begun here.
-func (d *dataDir) hasData() bool { return wal.Exist(filepath.Join(d.etcd(), "member", "wal")) }
+// hasData reports whether a member has ever begun here. One whose first start was cut off counts until
+// clearUnbegun has removed it.
+func (d *dataDir) hasData() bool { return wal.Exist(filepath.Join(d.member(), "wal")) }
 
 // members reads who was a member when the database was last written; nil when it cannot be
 // told: then etcd finds out what is wrong.

@@ -85,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	if cfg.salvage {
 		err = n.prepareSalvage()
-	} else {
+	} else if err = n.clearUnbegun(); err == nil {
 		err = dir.checkMode(cfg.Cluster)
 	}
 	if err != nil {

@@ -45,7 +45,8 @@ type policy struct {
 	pressedAt    time.Time
 	pressedTo    int64 // the margin then
 	defragmented time.Time
-	stuck        bool // a store full of live records was told
+	defragHead   int64 // the head then
+	stuck        bool  // a store full of live records was told
 }
 
 type sample struct {
@@ -97,8 +98,15 @@ func (p *policy) wantsDefrag(now time.Time, s sizes) bool {
 	ready := func(gap time.Duration) bool { return p.defragmented.IsZero() || since >= gap }
 	switch {
 	case s.alarm:
-		// Only if it ends the alarm; else deletes and compaction have to come first.
-		return s.size > s.enough() && s.inUse <= s.enough() && ready(defragGapAlarm)
+		if s.size <= s.enough() {
+			return false // disarm is enough
+		}
+		// If it ends the alarm; else deletes and compaction have to come first.
+		if s.inUse <= s.enough() {
+			return ready(defragGapAlarm)
+		}
+		// With no history left to drop, pages that deletes have half emptied still count as in use.
+		return s.head > p.defragHead && p.done >= s.head && ready(defragGapNear)
 	case s.size > s.quota/100*80 && waste > s.quota/10:
 		return ready(defragGapNear)
 	}

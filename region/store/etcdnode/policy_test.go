@@ -1,8 +1,11 @@
 package etcdnode
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 const mib = 1 << 20
@@ -98,6 +101,51 @@ func TestFileIsWrittenAnewOnlyWhenItIsWorthIt(t *testing.T) {
 		}
 		if got := p.wantsDefrag(begin, sizes{size: c.size, inUse: c.inUse, quota: 512 * mib, alarm: c.alarm}); got != c.want {
 			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// P10: a store that is full of half empty pages is written anew once there is no history left to
+// drop, and once for each time that something was deleted.
+func TestFullStoreIsRepackedWhenNothingElseHelps(t *testing.T) {
+	begin := time.Now()
+	p := newPolicy(time.Minute)
+	s := sizes{size: 513 * mib, inUse: 500 * mib, quota: 512 * mib, alarm: true, head: 100}
+	if p.wantsDefrag(begin, s) {
+		t.Error("written anew before its history was dropped")
+	}
+	p.compacted(begin, s, s.head)
+	if !p.wantsDefrag(begin, s) {
+		t.Error("not written anew with no history left")
+	}
+	p.defragmented, p.defragHead = begin, s.head
+	if p.wantsDefrag(begin.Add(time.Hour), s) {
+		t.Error("written anew for nothing")
+	}
+	s.head++
+	p.compacted(begin, s, s.head)
+	if p.wantsDefrag(begin.Add(time.Second), s) || !p.wantsDefrag(begin.Add(2*time.Minute), s) {
+		t.Error("after a delete it is written anew once, a minute later")
+	}
+}
+
+func TestWhoseAlarmsAMemberLifts(t *testing.T) {
+	const own, other, away, gone = 1, 2, 3, 4
+	members := []*etcdserverpb.Member{{ID: own}, {ID: other}, {ID: away}}
+	silent := map[uint64]bool{away: true}
+	for name, c := range map[string]struct {
+		at   standing
+		lift []uint64
+	}{
+		"alone":        {standing{id: own, leads: true}, []uint64{own}},
+		"the leader":   {standing{id: own, leads: true, cluster: true, members: members}, []uint64{own, away, gone}},
+		"another one":  {standing{id: own, cluster: true, members: members}, []uint64{own}},
+		"its own only": {standing{id: other, cluster: true, members: members}, []uint64{other}},
+	} {
+		for _, m := range []uint64{own, other, away, gone} {
+			if got := mayDisarm(c.at, silent, m); got != slices.Contains(c.lift, m) {
+				t.Errorf("%s: lifts the alarm of %d: %t", name, m, got)
+			}
 		}
 	}
 }

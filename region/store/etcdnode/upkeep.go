@@ -143,21 +143,25 @@ func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 		if s, err = n.defragment(ctx, c, s); err != nil {
 			return err
 		}
-		p.defragmented, n.tender.wantsDefrag = time.Now(), time.Time{}
+		p.defragmented, p.defragHead, n.tender.wantsDefrag = time.Now(), s.head, time.Time{}
 	}
 	if s.alarm && s.size <= s.enough() {
 		disarmed, err := n.disarm(ctx, c, at)
 		if err != nil {
 			return fmt.Errorf("disarm the alarm: %w", err)
 		}
-		if !disarmed {
-			return nil // it is another member's, which does the same
+		if disarmed {
+			p.stuck = false
+			n.note(func(s *Space) { s.Alarm = false; s.Disarms++ })
+			n.cfg.Logger.Info("the store takes writes again", "size_bytes", s.size, "in_use_bytes", s.inUse, "quota_bytes", s.quota)
+			return nil
 		}
-		p.stuck = false
-		n.note(func(s *Space) { s.Alarm = false; s.Disarms++ })
-		n.cfg.Logger.Info("the store takes writes again", "size_bytes", s.size, "in_use_bytes", s.inUse, "quota_bytes", s.quota)
-		return nil
+		// It is another member's, which does the same once it fits. For that it may need the history dropped.
 	}
+	if at.leads && !n.tender.led {
+		p.done = 0 // what was dropped is known to who did it, and that one may have died before it did
+	}
+	n.tender.led = at.leads
 	if to := p.compactTo(now, s); to > 0 {
 		if !at.leads {
 			p.compacted(now, s, to) // for all, by the one that leads
