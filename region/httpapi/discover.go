@@ -10,7 +10,7 @@ import (
 )
 
 func (d *door) listServices(ctx context.Context, r *request) (answer, error) {
-	q := registry.ServicesQuery{Namespace: r.namespace(), ReadOptions: r.read()}
+	q := registry.ServicesQuery{Namespace: r.namespace(), Limit: r.limit(), Cursor: r.cursor(), ReadOptions: r.read()}
 	if r.err != nil {
 		return answer{}, r.err
 	}

@@ -111,6 +111,12 @@ func TestEveryEndpointAnswers(t *testing.T) {
 			registry.ServicesQuery{Namespace: "default"},
 		},
 		{
+			raw{"GET", "/v1/services?limit=7&cursor=orders&ns=shop", "", ""},
+			200,
+			`{"services":[{"ns":"shop","service":"orders","instances":1,"statuses":{"passing":1},"passing":1}]}`,
+			registry.ServicesQuery{Namespace: "shop", Limit: 7, Cursor: "orders"},
+		},
+		{
 			raw{"GET", "/v1/services/orders/instances?status=passing,warning,passing&zone=a&tag=blue&region=eu-west&limit=10&cursor=xyz&ns=shop", "", ""},
 			200,
 			`{"service":"orders","ns":"shop","region":"eu-west","instances":[],"complete":true}`,

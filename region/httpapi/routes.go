@@ -55,7 +55,7 @@ func (d *door) routes() []route {
 
 		{method: "POST", path: "/v1/nodes/:node/report", body: true, call: d.nodeReport},
 
-		{method: "GET", path: services, query: read(), call: d.listServices},
+		{method: "GET", path: services, query: read("limit", "cursor"), call: d.listServices},
 		{method: "DELETE", path: services + "/:service", query: []string{"ns"}, call: d.removeService},
 		{method: "GET", path: instances, query: read("status", "zone", "tag", "filter", "region", "limit", "cursor"), call: d.listInstances},
 		{method: "GET", path: "/v1/resolve/:service", query: read("zone", "limit", "policy"), call: d.resolve},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/nearside/nearside/region/catalog"
@@ -85,7 +86,7 @@ func (r *Registry) Get(ctx context.Context, key api.InstanceKey, o ReadOptions) 
 	return out, r.stamp(snap, source), nil
 }
 
-// ListServices returns the services of a namespace that any region has, by name, with
+// ListServices returns a page of the services of a namespace that any region has, by name, with
 // this region's instances counted by status.
 func (r *Registry) ListServices(ctx context.Context, q ServicesQuery) (api.ServiceList, Stamp, error) {
 	ns := orDefault(q.Namespace)
@@ -95,58 +96,82 @@ func (r *Registry) ListServices(ctx context.Context, q ServicesQuery) (api.Servi
 	if err := api.CheckNamespace(string(ns)); err != nil {
 		return api.ServiceList{}, Stamp{}, err
 	}
+	if q.Cursor != "" && !api.ValidLabel(q.Cursor) {
+		return api.ServiceList{}, Stamp{}, wrongCursor()
+	}
 	snap, source, err := r.fresh(ctx, q.ReadOptions)
 	if err != nil {
 		return api.ServiceList{}, Stamp{}, err
 	}
-	overlay := r.overlay.Load()
-	out := api.ServiceList{Services: []api.ServiceCount{}}
-	index := map[api.ServiceName]int{}
-	add := func(name api.ServiceName) *api.ServiceCount {
-		i, ok := index[name]
-		if !ok {
-			i = len(out.Services)
-			index[name] = i
-			out.Services = append(out.Services, api.ServiceCount{Namespace: ns, Service: name, Statuses: map[api.Status]int{}})
-		}
-		return &out.Services[i]
-	}
+	regions := map[api.ServiceName][]api.Region{} // that have it, beside this one
 	for _, key := range snap.Services() {
-		if key.Namespace != ns {
-			continue
-		}
-		c := add(key.Service)
-		list, _ := snap.Service(key)
-		for _, in := range list {
-			k := in.Key()
-			if overlay.Hidden(k, in.Revision) {
-				continue
-			}
-			c.Instances++
-			c.Statuses[in.Status]++
-			switch {
-			case overlay.Overdue(k, in.Revision):
-				c.Overdue++
-			case in.Status == api.StatusPassing:
-				c.Passing++
-			}
-		}
-		if c.Instances > 0 {
-			c.Regions = append(c.Regions, r.cfg.Region)
+		if key.Namespace == ns {
+			regions[key.Service] = nil
 		}
 	}
 	for _, o := range r.origins() {
 		for _, s := range r.cfg.Replicas.Services(o.Region) {
 			if s.Namespace == ns {
-				c := add(s.Service)
-				c.Regions = append(c.Regions, o.Region)
+				regions[s.Service] = append(regions[s.Service], o.Region)
 			}
 		}
 	}
-	slices.SortFunc(out.Services, func(a, b api.ServiceCount) int {
-		return catalog.CompareKeys(api.ServiceKey{Service: a.Service}, api.ServiceKey{Service: b.Service})
-	})
+	names := slices.Sorted(maps.Keys(regions))
+	begin, _ := slices.BinarySearch(names, api.ServiceName(q.Cursor))
+	if begin < len(names) && names[begin] == api.ServiceName(q.Cursor) {
+		begin++
+	}
+	names = names[begin:]
+	out := api.ServiceList{Services: []api.ServiceCount{}}
+	if limit := listLimit(q.Limit); len(names) > limit {
+		names = names[:limit]
+		out.Cursor = string(names[limit-1])
+	}
+	for _, name := range names {
+		c := r.count(snap, api.ServiceKey{Namespace: ns, Service: name})
+		c.Regions = append(c.Regions, regions[name]...)
+		out.Services = append(out.Services, c)
+	}
 	return out, r.stamp(snap, source), nil
+}
+
+// count counts this region's instances of a service by status.
+func (r *Registry) count(snap *catalog.Snapshot, key api.ServiceKey) api.ServiceCount {
+	c := api.ServiceCount{Namespace: key.Namespace, Service: key.Service, Statuses: map[api.Status]int{}}
+	overlay := r.overlay.Load()
+	list, _ := snap.Service(key)
+	for _, in := range list {
+		k := in.Key()
+		if overlay.Hidden(k, in.Revision) {
+			continue
+		}
+		c.Instances++
+		c.Statuses[in.Status]++
+		switch {
+		case overlay.Overdue(k, in.Revision):
+			c.Overdue++
+		case in.Status == api.StatusPassing:
+			c.Passing++
+		}
+	}
+	if c.Instances > 0 {
+		c.Regions = append(c.Regions, r.cfg.Region)
+	}
+	return c
+}
+
+// listLimit is how long a page is for what was asked for; 0 = not said.
+func listLimit(asked int) int {
+	if asked <= 0 {
+		return api.DefaultListLimit
+	}
+	return min(asked, api.MaxListLimit)
+}
+
+func wrongCursor() error {
+	return &api.Error{
+		Code: api.CodeInvalidRequest, Field: "cursor", Detail: "the cursor is not one of ours", Remedy: "use the cursor of the page before, or none",
+	}
 }
 
 func orDefault(ns api.Namespace) api.Namespace {
@@ -176,9 +201,7 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 		return api.InstanceList{}, Stamp{}, err
 	}
 	if q.Cursor != "" && !api.ValidInstanceID(q.Cursor) {
-		return api.InstanceList{}, Stamp{}, &api.Error{
-			Code: api.CodeInvalidRequest, Field: "cursor", Detail: "the cursor is not one of ours", Remedy: "use the cursor of the page before, or none",
-		}
+		return api.InstanceList{}, Stamp{}, wrongCursor()
 	}
 	far := q.Region != "" && q.Region != r.cfg.Region
 	if far && q.ReadOptions != (ReadOptions{}) {
@@ -283,11 +306,7 @@ func instanceOf(key api.ServiceKey, region api.Region, e *api.Endpoint, revision
 // page fills out with the instances after the cursor that match, in id order. at returns
 // the i-th of n instances and whether it may be shown.
 func page(out *api.InstanceList, q InstancesQuery, n int, at func(i int) (api.Instance, bool)) {
-	limit := q.Limit
-	if limit <= 0 {
-		limit = api.DefaultListLimit
-	}
-	limit = min(limit, api.MaxListLimit)
+	limit := listLimit(q.Limit)
 	out.Instances = []api.Instance{}
 	for i := range n {
 		in, ok := at(i)

@@ -92,6 +92,54 @@ func TestResolveAndExplain(t *testing.T) {
 	})
 }
 
+// No answer is without bound: a list of services comes in pages, and a client that says nothing of
+// them gets as much as a page may be.
+func TestServicesComeInPages(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b, f := federated(t)
+		var want []string
+		for i := range 7 {
+			name := fmt.Sprintf("s%d", i)
+			want = append(want, name)
+			if i%2 == 0 {
+				b.register(name, "a")
+			} else {
+				f.set("us-east", api.ServiceName(name), uint64(7+i), "u1")
+			}
+		}
+		for limit := range 9 {
+			var got []string
+			q := ServicesQuery{Limit: limit}
+			for pages := 0; ; pages++ {
+				list, _, err := b.ListServices(t.Context(), q)
+				if err != nil || limit > 0 && len(list.Services) > limit || pages > len(want) {
+					t.Fatalf("limit %d: %d pages, %d services, %v", limit, pages, len(list.Services), err)
+				}
+				for _, s := range list.Services {
+					got = append(got, string(s.Service))
+				}
+				if list.Cursor == "" {
+					break
+				}
+				q.Cursor = list.Cursor
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("limit %d: %v", limit, got)
+			}
+		}
+		// What a cursor names may be gone by now.
+		list, _, err := b.ListServices(t.Context(), ServicesQuery{Cursor: "s4x", Limit: 1})
+		if err != nil || len(list.Services) != 1 || list.Services[0].Service != "s5" || list.Cursor != "s5" {
+			t.Errorf("%+v %v", list, err)
+		}
+		_, _, err = b.ListServices(t.Context(), ServicesQuery{Cursor: "no/label"})
+		b.wantCode(err, api.CodeInvalidRequest)
+		if listLimit(0) != api.DefaultListLimit || listLimit(api.MaxListLimit+1) != api.MaxListLimit {
+			t.Error("a page is longer than the limit")
+		}
+	})
+}
+
 func TestLists(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b, f := federated(t)

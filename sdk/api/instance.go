@@ -143,6 +143,8 @@ type ServiceCount struct {
 // ServiceList is the body of GET /v1/services.
 type ServiceList struct {
 	Services []ServiceCount `json:"services"`
+	// Cursor, when not empty, fetches the next page with ?cursor=.
+	Cursor string `json:"cursor,omitempty"`
 }
 
 // ServiceRemoved is the answer to DELETE /v1/services/{service}.

@@ -76,8 +76,7 @@ func (a *app) instancesCommand() *cobra.Command {
 
 // services prints GET /v1/services.
 func (s *session) services(ctx context.Context) error {
-	var list api.ServiceList
-	got, err := s.client.get(ctx, api.PathServices, s.query(), &list)
+	list, got, err := s.allServices(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,6 +101,22 @@ func (s *session) services(ctx context.Context) error {
 		s.note("no services in namespace %s", s.ns)
 	}
 	return s.checkAge(got.age, "the list")
+}
+
+// allServices reads every page of GET /v1/services.
+func (s *session) allServices(ctx context.Context) (all api.ServiceList, last answer, err error) {
+	all.Services = []api.ServiceCount{}
+	for q := s.query(); ; {
+		var page api.ServiceList
+		if last, err = s.client.get(ctx, api.PathServices, q, &page); err != nil {
+			return all, last, err
+		}
+		all.Services = append(all.Services, page.Services...)
+		if page.Cursor == "" || page.Cursor == q.Get("cursor") {
+			return all, last, nil
+		}
+		q.Set("cursor", page.Cursor)
+	}
 }
 
 // passingOf paints a count of passing instances out of total.

@@ -92,8 +92,8 @@ func (s *session) instanceIDs(ctx context.Context, service string) []string {
 }
 
 func (s *session) serviceNames(ctx context.Context) []string {
-	var list api.ServiceList
-	if _, err := s.client.get(ctx, api.PathServices, s.query(), &list); err != nil {
+	list, _, err := s.allServices(ctx)
+	if err != nil && len(list.Services) == 0 {
 		return nil
 	}
 	names := make([]string, 0, len(list.Services))

@@ -277,3 +277,14 @@ func TestCompletion(t *testing.T) {
 	wantCode(t, r, ExitOK)
 	wantText(t, "stdout", r.stdout, ":4\n")
 }
+
+// The services of every page are listed, of a node that has pages and of one that has none.
+func TestServicesOfAllPages(t *testing.T) {
+	node := newNode(t, map[string]reply{
+		"GET /v1/services?ns=shop":               {body: api.ServiceList{Services: serviceList.Services[:1], Cursor: "orders"}},
+		"GET /v1/services?cursor=orders&ns=shop": {body: api.ServiceList{Services: serviceList.Services[1:]}},
+	})
+	r := run(t, node.URL, "services", "-n", "shop", "-o", "name")
+	wantCode(t, r, ExitOK)
+	wantText(t, "stdout", r.stdout, "orders\npayments\n")
+}
