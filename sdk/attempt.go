@@ -23,6 +23,7 @@ type run struct {
 	req     *http.Request
 	body    *body
 	name    string
+	base    http.RoundTripper
 	start   time.Time
 	call    call
 	tries   int           // attempts made
@@ -151,7 +152,7 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (
 	if r.begun != nil {
 		r.begun(r, cancel)
 	}
-	resp, err := r.t.base.RoundTrip(out)
+	resp, err := r.base.RoundTrip(out)
 	over = true
 	if err == nil {
 		resp, err = whole(resp, out.Method)
@@ -188,7 +189,8 @@ func (r *run) attempt(ctx context.Context, sl *slot, l *lease, move, cut bool) (
 	// Whoever leaves an instance that was found to be gone adds no load to it.
 	r.free = paid || foreign || (l.left() && (r.kind == kindTimeout || r.kind == kindSilent || r.kind == kindBroken))
 	if r.kind != kindGivenUp && r.kind != kindOvertaken {
-		sl.in.dialed.Store(r.t.own && !r.kind.sent())
+		// Whether a dial without a call tells when it is well again.
+		sl.in.dialed.Store(r.t.own && !r.kind.sent() && !distrusted(err))
 	}
 	r.endSpan(span, resp, err)
 	if err != nil {

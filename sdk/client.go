@@ -41,6 +41,7 @@ type Client struct {
 	hedges quota
 	snap   *snapshots // nil without a directory
 	base   *http.Transport
+	secure secure   // beside base, for https
 	done   []func() // at the end of Close
 	most   int      // services; maxServices, but in tests
 
@@ -71,7 +72,8 @@ func New(cfg Config) (*Client, error) {
 		registered: map[*Registered]struct{}{}, base: newBase(), most: maxServices,
 	}
 	c.now = c.moment
-	c.done = append(c.done, c.base.CloseIdleConnections)
+	c.secure.cfg = cfg.ServiceTLS
+	c.done = append(c.done, c.base.CloseIdleConnections, c.secure.close)
 	if c.tel, err = newTelemetry(cfg); err != nil {
 		return nil, fmt.Errorf("nearside: %w", err)
 	}

@@ -2,6 +2,7 @@ package nearside
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,9 +97,17 @@ type Config struct {
 	// where data must never leave some regions, whatever is dead at the start.
 	Policy route.Policy
 
-	// HTTPClient talks to registries (not to services; see Transport). Its Timeout is
-	// ignored: watches have no end. nil = no proxy, no redirects, dials of 1 s.
+	// HTTPClient talks to registries (not to services; see Transport), for registries with a
+	// private certificate authority or client certificates. Its Timeout is ignored: watches have
+	// no end. Its idle connections are the program's to close, after Close. nil = no proxy, no
+	// redirects, dials of 1 s, certificates as the system trusts them.
 	HTTPClient *http.Client
+
+	// ServiceTLS is for services that are called by https through Transport(nil): whose
+	// certificates are trusted (RootCAs), and the program's own (Certificates). Each instance
+	// must have a certificate for the host of the URL, "orders" in https://orders/, unless
+	// ServerName names another one for all. nil = what the system trusts.
+	ServiceTLS *tls.Config
 
 	Logger         *slog.Logger                  // nil = silent
 	TracerProvider trace.TracerProvider          // nil = none
@@ -224,6 +233,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, err
 	}
 	cfg.SnapshotKey = bytes.Clone(cfg.SnapshotKey)
+	cfg.ServiceTLS = cfg.ServiceTLS.Clone() // of nil, too
 	if cfg.SlowCall < 0 {
 		return cfg, fmt.Errorf("nearside: Config.SlowCall is %s: give a time above 0, or 0 for no such rule", cfg.SlowCall)
 	}

@@ -15,6 +15,8 @@ import (
 // Picked is one endpoint to call.
 type Picked struct {
 	Endpoint api.Endpoint
+	// Decision is the id of the decision that it was picked by, as Resolve and the log have it.
+	Decision string
 	// Done must be called exactly once, when the call is over: it tells how it went, so
 	// that balancing and breakers work. nil means that the instance answered, whatever the
 	// answer was (a 404 is an answer). A cancelled context says nothing about the instance
@@ -59,7 +61,12 @@ func (c *Client) picked(sl *slot, l *lease) Picked {
 	if sl.watched() {
 		done = c.ticket(sl, l)
 	}
-	return Picked{Endpoint: sl.endpoint, Done: done}
+	p := Picked{Endpoint: sl.endpoint, Done: done}
+	p.Endpoint.Tier = sl.tier
+	if sl.from != nil {
+		p.Decision = sl.from.id
+	}
+	return p
 }
 
 // nothing returns why a has nothing to call.

@@ -2,6 +2,7 @@ package nearside
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -80,6 +81,7 @@ func kindOf(err error) kind {
 	if errors.As(err, &op) {
 		dial = op.Op == "dial"
 	}
+	dial = dial || distrusted(err) // the call comes after the certificate
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), dial && (errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)):
 		return kindDown
@@ -91,6 +93,12 @@ func kindOf(err error) kind {
 		return kindTimeout
 	}
 	return kindBroken
+}
+
+// distrusted reports whether an instance was left for its certificate.
+func distrusted(err error) bool {
+	var wrong *tls.CertificateVerificationError
+	return errors.As(err, &wrong)
 }
 
 // outcomeOf is what an error given to Picked.Done says.

@@ -25,11 +25,22 @@ type transport struct {
 	own  bool // base dials plain TCP with the client's dialer
 }
 
-// Transport returns a RoundTripper that calls services by name: http://orders/path, or
-// http://orders.nearside.internal/path; http://orders.shop.svc.nearside.internal/path names
-// the namespace too. Requests to any other host (with a dot, a port, or "localhost") go to
-// base untouched. base nil means the client's own *http.Transport: no proxy, dials of
-// 500 ms, 64 idle connections per instance.
+// Transport returns a RoundTripper that calls services by name. These hosts are services:
+//
+//	http://orders/path                              orders in Config.Namespace
+//	http://orders.nearside.internal/path            the same
+//	http://orders.svc.nearside.internal/path        the same
+//	http://orders.shop.svc.nearside.internal/path   orders in the namespace shop
+//
+// Any other host goes to base untouched: one with another dot (http://orders.shop/ is a DNS
+// name, although Pick takes "orders.shop"), one with a port (http://orders:8080/; instances
+// have ports, services do not), and "localhost". base nil means the client's own
+// *http.Transport: no proxy, dials of 500 ms, 64 idle connections per instance.
+//
+// https://orders/path calls the instances over TLS, also with HTTP/2. Their certificates are
+// verified for the host as it is written, here "orders", by Config.ServiceTLS. That is so with
+// the client's own transport. A base of the program's own is given the URL with an instance's
+// address, and verifies for that, unless it says otherwise (tls.Config.ServerName).
 //
 // For every attempt the next instance is picked and the URL rewritten to its address; the
 // Host header stays the service's name. An attempt is repeated on the next instance, after
@@ -149,8 +160,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	r := run{
-		t: t, s: s, req: req, body: body, name: name, start: time.Now(),
+		t: t, s: s, req: req, body: body, name: name, base: t.base, start: time.Now(),
 		call: call{ctx: ctx, safe: repeatable(req)},
+	}
+	if t.own && req.URL.Scheme == "https" {
+		r.base = t.c.secure.named(strings.ToLower(req.URL.Host))
 	}
 	r.limit, r.judged = t.c.attemptLimit(req)
 	t.c.budget.called(r.start)

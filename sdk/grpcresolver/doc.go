@@ -44,6 +44,13 @@
 // Calls that no server has seen are repeated by gRPC itself. Of the others those are that
 // [WithRetry] declares.
 //
+// # Traces
+//
+// Spans are made by gRPC's own instrumentation (otelgrpc, or google.golang.org/grpc/stats/opentelemetry).
+// The span in a call's context, unless it is a server's, is told where the call goes and why:
+// nearside.service, nearside.decision.id, nearside.region, nearside.zone, nearside.instance,
+// nearside.tier, and for methods of [WithRetry] nearside.attempt. There are no metrics of its own.
+//
 // # Servers
 //
 // Stop a server by closing its registration first, which drains it, and then with

@@ -37,14 +37,16 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	where := nearside.Where{OK: p.ok, LastResort: !p.waiting, Safe: p.set.safe(info.FullMethodName)}
 	var picked nearside.Picked
 	var err error
+	attempt := 0 // not known
 	if t := p.triesOf(info.Ctx); t != nil {
-		picked, err = t.pick(p, info.Ctx, where)
+		picked, attempt, err = t.pick(p, info.Ctx, where)
 	} else {
 		picked, err = p.set.client.PickWhere(info.Ctx, p.service, where)
 	}
 	if err != nil {
 		return balancer.PickResult{}, p.explain(err)
 	}
+	describe(info.Ctx, p.service, &picked, attempt)
 	c := p.conns[keyOf(&picked.Endpoint)]
 	r := p.set.reports.Get().(*report)
 	r.done = picked.Done
@@ -83,8 +85,8 @@ func (p *picker) triesOf(ctx context.Context) *tries {
 }
 
 // pick takes an instance that the call has not tried yet, in the last attempt one of another
-// region than it has tried; if there is none, any.
-func (t *tries) pick(p *picker, ctx context.Context, where nearside.Where) (nearside.Picked, error) {
+// region than it has tried; if there is none, any. It also tells the number of the attempt.
+func (t *tries) pick(p *picker, ctx context.Context, where nearside.Where) (nearside.Picked, int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	picked, err := nearside.Picked{}, error(nearside.ErrNoneFits)
@@ -108,7 +110,7 @@ func (t *tries) pick(p *picker, ctx context.Context, where nearside.Where) (near
 	if err == nil {
 		t.list = append(t.list, keyOf(&picked.Endpoint))
 	}
-	return picked, err
+	return picked, len(t.list), err
 }
 
 // remember gives calls that may be repeated their memory.
