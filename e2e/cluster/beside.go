@@ -79,7 +79,7 @@ func (n *Node) part() []string {
 	for _, o := range n.c.nodes {
 		of := n.c.federation(o.Region)
 		if o.Region != n.Region && o.Federation != "" && (of == nil || of == o) {
-			args = append(args, "--peer", string(o.Region)+"=http://"+n.c.way(n, o))
+			args = append(args, "--peer", string(o.Region)+"="+n.c.scheme()+n.c.way(n, o))
 		}
 	}
 	return args

@@ -17,13 +17,14 @@ type HTTP struct {
 	t    testing.TB
 	Base string
 	c    *http.Client
+	n    *Node
 }
 
 // Client returns a plain HTTP client of the node.
 func (n *Node) Client() *HTTP {
 	tr := n.Transport()
 	n.c.t.Cleanup(tr.CloseIdleConnections)
-	return &HTTP{t: n.c.t, Base: n.URL(), c: &http.Client{Timeout: 10 * time.Second, Transport: tr}}
+	return &HTTP{t: n.c.t, Base: n.URL(), n: n, c: &http.Client{Timeout: 10 * time.Second, Transport: tr}}
 }
 
 // Do sends one request with a JSON body (nil = none), decodes a 2xx answer into out (nil =
@@ -43,6 +44,9 @@ func (h *HTTP) Do(method, path string, body, out any) (int, error) {
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if token := h.n.token(); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := h.c.Do(req)
 	if err != nil {

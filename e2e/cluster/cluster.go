@@ -61,6 +61,7 @@ type Cluster struct {
 	t       testing.TB
 	Dir     string
 	nursery *child.Nursery
+	secure  *Authority     // of the regions' certificates; nil: they run with --dev
 	wrapped *child.Nursery // of nodes that run elsewhere; nil without
 	others  []*child.Nursery
 	nodes   []*Node
@@ -92,7 +93,7 @@ type Node struct {
 
 // Transport returns a transport that reaches the node. The caller closes its idle connections.
 func (n *Node) Transport() *http.Transport {
-	return &http.Transport{MaxIdleConnsPerHost: 64, DialContext: n.dial}
+	return &http.Transport{MaxIdleConnsPerHost: 64, DialContext: n.dial, TLSClientConfig: n.c.trust()}
 }
 
 // New allocates addresses for the regions; nothing runs yet.
@@ -274,7 +275,7 @@ func (c *Cluster) StartAll() {
 }
 
 // URL returns the base URL of the node's API.
-func (n *Node) URL() string { return "http://" + n.HTTP }
+func (n *Node) URL() string { return n.c.scheme() + n.HTTP }
 
 // Start starts the node and waits until it is ready.
 func (n *Node) Start() {
@@ -303,9 +304,10 @@ func (n *Node) readyFile() string { return filepath.Join(n.c.Dir, string(n.Regio
 func (n *Node) Launch() {
 	n.c.t.Helper()
 	args := []string{
-		"server", "--dev", "--region", string(n.Region), "--data-dir", n.DataDir,
+		"server", "--region", string(n.Region), "--data-dir", n.DataDir,
 		"--http-addr", n.HTTP, "--ready-file", n.readyFile(),
 	}
+	args = append(args, n.mode()...)
 	args = append(args, n.part()...)
 	_ = os.Remove(n.readyFile())
 	nursery := n.c.nursery

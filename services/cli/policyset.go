@@ -169,17 +169,22 @@ func (s *session) readPolicy(file string) (api.PolicyWrite, error) {
 	case len(raw) > api.MaxBodyBytes:
 		return w, usagef(s.cmd, "--file: more than %d bytes", api.MaxBodyBytes)
 	}
+	return parsePolicy(s.cmd, file, raw)
+}
+
+// parsePolicy reads what a policy file says.
+func parsePolicy(cmd *cobra.Command, file string, raw []byte) (w api.PolicyWrite, err error) {
 	var doc map[string]any
 	dec := yaml.NewDecoder(bytes.NewReader(raw)) // JSON is YAML
 	if err := dec.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return w, usagef(s.cmd, "--file %s: %s", file, strings.ReplaceAll(err.Error(), "\n", " "))
+		return w, usagef(cmd, "--file %s: %s", file, strings.ReplaceAll(err.Error(), "\n", " "))
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return w, usagef(s.cmd, "--file %s has more than one document: keep one", file)
+		return w, usagef(cmd, "--file %s has more than one document: keep one", file)
 	}
 	asJSON, err := json.Marshal(doc)
 	if err != nil {
-		return w, usagef(s.cmd, "--file %s: %s", file, err)
+		return w, usagef(cmd, "--file %s: %s", file, err)
 	}
 	if _, record := doc["policy"]; record {
 		var p api.PolicyRecord
@@ -189,7 +194,7 @@ func (s *session) readPolicy(file string) (api.PolicyWrite, error) {
 		return api.PolicyWrite{Policy: p.Policy, Note: p.Note}, nil
 	}
 	if doc == nil {
-		return w, usagef(s.cmd, "--file %s is empty: write the fields of a policy; {} sets nothing", file)
+		return w, usagef(cmd, "--file %s is empty: write the fields of a policy; {} sets nothing", file)
 	}
 	if err := api.UnmarshalStrict(asJSON, &w); err != nil {
 		return w, fmt.Errorf("--file %s: %w", file, err)

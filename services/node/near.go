@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,17 +90,9 @@ func (n *nodeCaller) doors(ctx context.Context, s mesh.Sibling) ([]string, error
 		return nil, err
 	}
 	defer resp.Body.Close()
-	in := io.LimitReader(resp.Body, api.MaxNodeAnswerBytes)
-	if resp.StatusCode != http.StatusOK {
-		var p api.Problem
-		if json.NewDecoder(in).Decode(&p) != nil || p.Code == "" {
-			return nil, fmt.Errorf("it answers with status %d", resp.StatusCode)
-		}
-		return nil, p.Err()
-	}
 	var info api.FederationInfo
-	if err := json.NewDecoder(in).Decode(&info); err != nil {
-		return nil, fmt.Errorf("its answer cannot be read: %w", err)
+	if err := readAnswer(resp.StatusCode, io.LimitReader(resp.Body, api.MaxNodeAnswerBytes), &info); err != nil {
+		return nil, err
 	}
 	if len(info.Doors) == 0 {
 		return nil, errors.New("it reads no other regions")

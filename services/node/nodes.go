@@ -112,16 +112,24 @@ func (n *nodeCaller) Report(ctx context.Context, from, _, address string, report
 	}
 	defer resp.Body.Close()
 	in := io.LimitReader(resp.Body, api.MaxNodeAnswerBytes)
-	if resp.StatusCode != http.StatusOK {
-		var p api.Problem
-		if json.NewDecoder(in).Decode(&p) != nil || p.Code == "" {
-			return out, fmt.Errorf("it answers with status %d", resp.StatusCode)
-		}
-		return out, p.Err()
-	}
-	if err := json.NewDecoder(in).Decode(&out); err != nil {
-		return out, fmt.Errorf("its answer cannot be read: %w", err)
+	if err := readAnswer(resp.StatusCode, in, &out); err != nil {
+		return api.NodeAnswer{}, err
 	}
 	_, _ = io.Copy(io.Discard, in) // so that the connection is used again
 	return out, nil
+}
+
+// readAnswer reads what another node of the region answered into out.
+func readAnswer(status int, in io.Reader, out any) error {
+	if status != http.StatusOK {
+		var p api.Problem
+		if json.NewDecoder(in).Decode(&p) != nil || p.Code == "" {
+			return fmt.Errorf("it answers with status %d", status)
+		}
+		return p.Err()
+	}
+	if err := json.NewDecoder(in).Decode(out); err != nil {
+		return fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	return nil
 }
