@@ -86,7 +86,19 @@ func weigh(in *api.Instance) int {
 	if in == nil {
 		return 0
 	}
+	const check = 256 // a rule or a result, and its short strings
 	n := fixed + len(in.StatusNote)
+	for i := range in.Checks {
+		n += check + len(in.Checks[i].Path)
+	}
+	for i := range in.CheckResults {
+		n += check + len(in.CheckResults[i].Note)
+	}
+	for _, set := range [...]*api.SetStatus{in.Set, in.BeforeDrain} {
+		if set != nil {
+			n += header + len(set.Note)
+		}
+	}
 	for _, t := range in.Tags {
 		n += header + len(t)
 	}

@@ -61,3 +61,23 @@ func TestHistoryIsBoundedByBytes(t *testing.T) {
 		t.Errorf("%d changes from %d to %d after one that is too big", n, h.Floor(), h.Last())
 	}
 }
+
+// P8: rules of checks, their results and notes count too: an instance of many checks is no small one.
+func TestChecksCountInTheHistory(t *testing.T) {
+	h := catalog.NewHistory(1<<20, 0)
+	in := instance("orders", "a")
+	for i := range api.MaxChecks {
+		name := strings.Repeat("c", i+1)
+		in.Checks = append(in.Checks, api.Check{Name: name, Path: "/" + strings.Repeat("p", 1000)})
+		in.CheckResults = append(in.CheckResults, api.CheckResult{Name: name, Note: strings.Repeat("n", 200)})
+	}
+	in.Set = &api.SetStatus{Status: api.StatusDraining, Note: strings.Repeat("n", api.MaxNoteLength)}
+	least := api.MaxChecks*(1200) + api.MaxNoteLength
+	n := 2 * catalog.MaxHistoryBytes / least
+	for i := range n {
+		h.Append(uint64(i+1), []catalog.Change{{Revision: uint64(i + 1), Op: api.OpPut, Instance: &in}})
+	}
+	if held := n - int(h.Floor()); held*least > catalog.MaxHistoryBytes {
+		t.Errorf("%d changes of more than %d bytes are held, in %d", held, least, catalog.MaxHistoryBytes)
+	}
+}

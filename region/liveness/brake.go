@@ -185,7 +185,8 @@ type State struct {
 	Overdue    int
 	Evicted    int // in the window
 	Allowed    int // per window
-	Grace      time.Duration
+	Grace      time.Duration // until the first one may be overdue
+	LastGrace  time.Duration // until the last one may
 	Why        string
 }
 
@@ -193,7 +194,7 @@ type State struct {
 func (l *Ledger) State(now time.Duration) State {
 	s := State{
 		Active: l.protected, Since: l.since, Registered: l.registered(), Overdue: len(l.overdue),
-		Evicted: len(l.evictions), Allowed: l.allowed(), Grace: max(0, l.graceUntil-now),
+		Evicted: len(l.evictions), Allowed: l.allowed(), Grace: max(0, l.graceUntil-now), LastGrace: max(0, l.lastGrace-now),
 		Slow: l.pace.slow, SlowSince: l.slowSince, Lost: l.pace.share(),
 	}
 	window := l.cfg.Window
@@ -205,8 +206,8 @@ func (l *Ledger) State(now time.Duration) State {
 	case s.Slow:
 		s.Why = l.pace.why()
 	case s.Grace > 0:
-		s.Why = fmt.Sprintf("everyone has a full TTL to send a heartbeat after a start, pause or stall of this node; the longest of them ends in %s",
-			s.Grace.Round(100*time.Millisecond))
+		s.Why = fmt.Sprintf("everyone has a full TTL to send a heartbeat after a start, pause or stall of this node; the shortest of them ends in %s, the longest in %s",
+			s.Grace.Round(100*time.Millisecond), s.LastGrace.Round(100*time.Millisecond))
 	case s.Overdue == 0 && s.Evicted > s.Allowed:
 		s.Why = fmt.Sprintf("nobody is overdue; %d of %d instances were evicted in %s, and no more than %d may be", s.Evicted, s.Registered, window, s.Allowed)
 	default:

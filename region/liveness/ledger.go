@@ -67,7 +67,8 @@ type Ledger struct {
 	protected  bool
 	since      time.Duration // start of protection
 	reviewed   time.Duration // last look at held instances during protection
-	graceUntil time.Duration
+	graceUntil time.Duration // of the shortest TTL: nobody is overdue before
+	lastGrace  time.Duration // of the longest
 	changed    bool // since the last Overlay
 }
 
@@ -121,7 +122,7 @@ func (l *Ledger) Load(now time.Duration, members []Member) {
 
 // grant gives everyone a full TTL from now on.
 func (l *Ledger) grant(now time.Duration) {
-	shortest := time.Duration(0)
+	shortest, longest := time.Duration(0), time.Duration(0)
 	for k, e := range l.entries {
 		if l.decided[k] != nil {
 			continue
@@ -131,10 +132,11 @@ func (l *Ledger) grant(now time.Duration) {
 		if e.TTL != 0 && (shortest == 0 || e.TTL < shortest) {
 			shortest = e.TTL
 		}
+		longest = max(longest, e.TTL)
 	}
 	clear(l.overdue)
 	l.due = now + shortest + l.cfg.Grace
-	l.graceUntil = l.due
+	l.graceUntil, l.lastGrace = l.due, now+longest+l.cfg.Grace
 	l.changed = true
 }
 

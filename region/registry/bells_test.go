@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -47,6 +48,58 @@ func TestWatchSleepsThroughTheChangesOfOthers(t *testing.T) {
 		pass(api.BookmarkInterval)
 		if f := s.last(); f.Kind != api.FrameBookmark || f.Version.Revision != v+5 {
 			t.Errorf("%+v, want a bookmark at %d", f, v+5)
+		}
+	})
+}
+
+// countingReplicas counts who looks at the other regions.
+type countingReplicas struct {
+	*fakeReplicas
+	looks atomic.Int64
+}
+
+func (c *countingReplicas) Origins() []api.Origin {
+	c.looks.Add(1)
+	return c.fakeReplicas.Origins()
+}
+
+// P8: what changes in another region wakes the watches of that service. It woke all of them, each to look at
+// all that it watches.
+func TestWatchSleepsThroughFarChangesOfOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		far := &countingReplicas{fakeReplicas: newReplicas("us-east")}
+		b := start(t, func(c *Config) { c.Replicas = far })
+		far.set("us-east", "orders", 1, "a")
+		var all []*stream
+		for range 50 {
+			s := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}, Far: true})
+			s.next()
+			all = append(all, s)
+		}
+		before := far.looks.Load()
+		far.set("us-east", "users", 2, "u")
+		synctest.Wait()
+		if n := far.looks.Load() - before; n > 3 {
+			t.Errorf("a change of another service made %d looks", n)
+		}
+		far.set("us-east", "orders", 3, "a", "b")
+		for i, s := range all {
+			if got := s.next(); got != "replica us-east/orders 3" {
+				t.Fatalf("watch %d got %q", i, got)
+			}
+		}
+		far.set("us-east", "orders", 4)
+		if got := all[0].next(); got != "replica us-east/orders gone" {
+			t.Errorf("%q", got)
+		}
+		for _, s := range all {
+			s.cancel()
+		}
+		synctest.Wait()
+		b.farBells.mu.Lock()
+		defer b.farBells.mu.Unlock()
+		if len(b.farBells.services)+len(b.farBells.all) != 0 {
+			t.Errorf("%d bells hang after the last watch", len(b.farBells.services))
 		}
 	})
 }

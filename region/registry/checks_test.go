@@ -116,6 +116,30 @@ func (b *bed) checkInfo() api.ChecksInfo {
 	return *info.Checks
 }
 
+// A page of a list costs what is in it: what the checks last found was looked up, and copied, for every
+// instance of the service.
+func TestAPageShowsTheChecksOfItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, newClinic().prober)
+		const n = 400
+		for i := range n {
+			b.admit(fmt.Sprintf("i%d", i), 1000+i, ready)
+		}
+		pass(time.Minute)
+		q := InstancesQuery{Service: "orders", Limit: 1}
+		list, _, err := b.ListInstances(t.Context(), q)
+		if err != nil || len(list.Instances) != 1 || list.Instances[0].CheckResults[0].LastCode != "200" {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		one := testing.AllocsPerRun(10, func() { _, _, _ = b.ListInstances(t.Context(), q) })
+		q.Zone = "nowhere"
+		none := testing.AllocsPerRun(10, func() { _, _, _ = b.ListInstances(t.Context(), q) })
+		if one > 50 || none > n+n/2 {
+			t.Errorf("%.0f allocations for one of %d instances, %.0f for none", one, n, none)
+		}
+	})
+}
+
 func TestReadinessDecidesTheStatus(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newClinic()

@@ -270,7 +270,7 @@ func (r *Registry) protection() *api.Protection {
 	r.ledgerMu.Unlock()
 	p := &api.Protection{
 		Active: s.Active, Registered: s.Registered, Overdue: s.Overdue, Evicted: s.Evicted, Allowed: s.Allowed,
-		Share: r.brake.Share, Window: api.Duration(r.brake.Window), Grace: api.Duration(s.Grace), Slow: s.Slow, Lost: s.Lost, Why: s.Why,
+		Share: r.brake.Share, Window: api.Duration(r.brake.Window), Grace: api.Duration(s.Grace), GraceLongest: api.Duration(s.LastGrace), Slow: s.Slow, Lost: s.Lost, Why: s.Why,
 	}
 	if s.Active {
 		since := time.Now().Add(s.Since - now).UTC().Round(time.Millisecond) // the two clocks are not read in one instant

@@ -16,8 +16,9 @@ type far struct {
 	ns       api.Namespace
 	services map[api.ServiceKey]struct{} // nil = all of the namespace
 
-	wake <-chan struct{} // closed when there is something to compare
-	told map[farKey]farMark
+	bell  *farBell
+	stale bool // there may be something to tell
+	told  map[farKey]farMark
 }
 
 type farKey struct {
@@ -36,33 +37,29 @@ type farMark struct {
 }
 
 func newFar(r Replicas, steer func([]api.Origin) []api.Origin, ns api.Namespace, services map[api.ServiceKey]struct{}) *far {
-	return &far{replicas: r, steer: steer, ns: ns, services: services, told: map[farKey]farMark{}}
+	return &far{replicas: r, steer: steer, ns: ns, services: services, bell: newFarBell(), told: map[farKey]farMark{}}
 }
 
 // forget makes the next diff tell everything.
 func (f *far) forget() {
 	clear(f.told)
-	f.wake = nil
+	f.stale = true
 }
 
-// changed returns the channel that says that diff has work; nil, for ever, without a far.
+// changed returns the channel that says that something is stale; nil, for ever, without a far.
 func (f *far) changed() <-chan struct{} {
 	if f == nil {
 		return nil
 	}
-	return f.wake
+	return f.bell.c
 }
 
-// diff tells what changed since the last call, by service and region.
+// diff tells what changed since the last call, by service and region, if something may have.
 func (f *far) diff(tell func(api.Frame) error) error {
-	if f.wake != nil {
-		select {
-		case <-f.wake:
-		default:
-			return nil
-		}
+	if !f.stale {
+		return nil
 	}
-	f.wake = f.replicas.Changed() // before looking, so that nothing slips between
+	f.stale = false
 	now := f.collect()
 	keys := slices.SortedFunc(maps.Keys(now), compareFar)
 	for _, k := range keys {

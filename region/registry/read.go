@@ -229,9 +229,11 @@ func (r *Registry) ListInstances(ctx context.Context, q InstancesQuery) (api.Ins
 		in := *list[i]
 		k := in.Key()
 		in.Overdue = overlay.Overdue(k, in.Revision)
-		r.checks.show(&in)
 		return in, !overlay.Hidden(k, in.Revision)
 	})
+	for i := range out.Instances { // of the page alone: no filter looks at what checks last found
+		r.checks.show(&out.Instances[i])
+	}
 	return out, r.stamp(snap, source), done()
 }
 

@@ -98,10 +98,11 @@ type Registry struct {
 	history *catalog.History // of head's epoch; history.Last() <= head's revision
 	bells   bells            // of the watches
 
-	own     *ownership
-	forward *forwarder
-	barrier *sharedBarrier
-	raising sync.Mutex // held while this node raises the epoch; before mu
+	own      *ownership
+	farBells *farBells // nil = no federation
+	forward  *forwarder
+	barrier  *sharedBarrier
+	raising  sync.Mutex // held while this node raises the epoch; before mu
 
 	ledgerMu sync.Mutex // the last of the locks but forwarder.mu
 	ledger   *liveness.Ledger
@@ -209,6 +210,9 @@ func New(cfg Config) (*Registry, error) {
 		return nil, err
 	}
 	r.forward, r.owning = newForwarder(), r.own.alone
+	if cfg.Replicas != nil {
+		r.farBells = newFarBells(cfg.Replicas)
+	}
 	r.barrier = newSharedBarrier(cfg.Store.Barrier)
 	r.ledger = liveness.New(r.brake)
 	r.health.tell = r.tellStore

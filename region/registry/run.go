@@ -53,6 +53,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.ownerLoop(ctx) })
 	g.Go(func() error { return r.forwardLoop(ctx) })
 	g.Go(func() error { return r.strainLoop(ctx) })
+	g.Go(func() error { return r.farLoop(ctx) })
 	return g.Wait()
 }
 

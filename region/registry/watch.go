@@ -59,6 +59,10 @@ func (r *Registry) WatchShared(ctx context.Context, q WatchQuery, send func(*api
 		r.bells.take(w.bell, q.Namespace, w.services)
 		r.mu.Unlock()
 	}()
+	if w.far != nil {
+		r.farBells.hang(w.far.bell, w.services)
+		defer r.farBells.take(w.far.bell, w.services)
+	}
 	return w.run(ctx)
 }
 
@@ -160,7 +164,7 @@ func (w *watch) run(ctx context.Context) error {
 		case <-w.bell.c:
 		case <-looks:
 		case <-w.far.changed():
-			moved = true
+			w.far.stale, moved = true, true
 		case <-w.steered.changed():
 			moved = true
 		case <-bookmarks.C:

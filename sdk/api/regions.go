@@ -42,7 +42,9 @@ type Protection struct {
 	Share      float64  `json:"share"`
 	Window     Duration `json:"window"`
 	// Grace is how much longer everyone is spared after a start, pause or stall; 0 = none.
-	Grace Duration `json:"grace"`
+	// GraceLongest is when that ends for the last one, which has the longest TTL.
+	Grace        Duration `json:"grace"`
+	GraceLongest Duration `json:"grace_longest,omitempty"`
 	// Slow tells that this node is starved of processor time and so judges nobody; Lost is the
 	// share of the last seconds in which it should have run and did not, 0 to 1.
 	Slow bool    `json:"slow"`
