@@ -3,6 +3,7 @@ package mesh
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ const (
 	// by a pause of saveShare times as long, so that a large replica keeps the disk 5 % busy.
 	saveInterval = 2 * time.Second
 	saveShare    = 20
-	// touchInterval is how often the file's time is set to that of the last confirmation.
+	// touchInterval is how often the file's time is set to that of the last confirmation, and its mark written.
 	touchInterval = 10 * time.Second
 	// finishLimit bounds the wait for the last write: a disk that hangs must not keep the
 	// process from ending.
@@ -64,6 +65,23 @@ type disk struct {
 type job struct {
 	saved *replica.Saved // nil = only set the file's time
 	at    time.Time
+	mark  *replica.Mark // nil = none is written
+}
+
+// kept is a replica as the disk needs it.
+type kept interface {
+	Save() *replica.Saved
+	Mark() (replica.Mark, bool)
+}
+
+// markPath is where the version of the rows in the file is, when it moved on without them.
+func (d *disk) markPath() string { return strings.TrimSuffix(d.path, ".replica") + ".mark" }
+
+func markOf(r kept) *replica.Mark {
+	if m, ok := r.Mark(); ok {
+		return &m
+	}
+	return nil
 }
 
 func newDisk(dir string, region api.Region, log *slog.Logger) *disk {
@@ -97,6 +115,7 @@ func (d *disk) load(self, origin api.Region, now time.Time) *replica.Replica {
 	r, written, err := readFile(d.path, self, origin, now)
 	switch {
 	case err == nil:
+		d.adopt(r)
 		v := r.View()
 		d.confirmed, d.touched = written, now
 		d.log.Info("replica read from disk", "version", v.Version, "services", v.Rows, "age", v.Age(now).Round(time.Millisecond))
@@ -110,6 +129,14 @@ func (d *disk) load(self, origin api.Region, now time.Time) *replica.Replica {
 		}
 	}
 	return empty
+}
+
+// adopt moves a replica that was read to its mark. One that cannot be read is as good as none.
+func (d *disk) adopt(r *replica.Replica) {
+	var m replica.Mark
+	if b, err := os.ReadFile(d.markPath()); err == nil && json.Unmarshal(b, &m) == nil {
+		r.Adopt(m)
+	}
 }
 
 // sweep removes what a killed process left of a write.
@@ -159,7 +186,7 @@ func readAll(path string) ([]byte, time.Time, error) {
 }
 
 // tick hands over what is due, unless the writer is busy.
-func (d *disk) tick(now time.Time, save func() *replica.Saved) {
+func (d *disk) tick(now time.Time, r kept) {
 	if d.path == "" || !d.idle.Load() {
 		return
 	}
@@ -167,11 +194,11 @@ func (d *disk) tick(now time.Time, save func() *replica.Saved) {
 	case (d.dirty || d.failed.Load()) && !now.Before(d.next):
 		d.dirty = false
 		d.touched = now
-		d.submit(job{save(), d.confirmed})
+		d.submit(job{saved: r.Save(), at: d.confirmed})
 		d.next = now.Add(max(saveInterval, saveShare*time.Duration(d.took.Load())))
 	case d.confirmed.After(d.touched) && now.Sub(d.touched) >= touchInterval:
 		d.touched = now
-		d.submit(job{nil, d.confirmed})
+		d.submit(job{at: d.confirmed, mark: markOf(r)})
 	}
 }
 
@@ -182,13 +209,13 @@ func (d *disk) submit(j job) {
 
 // finish writes a last time what is not on disk yet and ends run. It waits for it, but not
 // for ever: the goroutine of a write that hangs in a stalled disk ends with the process.
-func (d *disk) finish(save func() *replica.Saved) {
+func (d *disk) finish(r kept) {
 	t := time.NewTimer(finishLimit)
 	defer t.Stop()
 	if d.path != "" {
-		last := job{at: d.confirmed}
+		last := job{at: d.confirmed, mark: markOf(r)}
 		if d.dirty || d.failed.Load() {
-			last.saved = save()
+			last.saved = r.Save()
 		}
 		select {
 		case d.jobs <- last:
@@ -224,12 +251,27 @@ func (d *disk) do(j job) error {
 			return err
 		}
 	}
+	if j.mark != nil {
+		writeMark(d.markPath(), j.mark)
+	}
 	if !j.at.IsZero() {
 		// A write must not make the file look newer than the origin's last word. A failure to
 		// set the time costs a little truth in a displayed age.
 		_ = os.Chtimes(d.path, time.Time{}, j.at)
 	}
 	return nil
+}
+
+// writeMark writes a mark in place of the last one. It is not synced: after a loss of power, and after a failure
+// to write it, the file alone counts.
+func writeMark(path string, m *replica.Mark) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return
+	}
+	if next := path + ".new"; os.WriteFile(next, b, 0o600) == nil {
+		_ = os.Rename(next, path)
+	}
 }
 
 func writeFile(path string, s *replica.Saved) error {

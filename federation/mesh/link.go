@@ -183,7 +183,7 @@ func (l *link) run(ctx context.Context) {
 		l.down(err)
 		l.pause(ctx, err, tick.C)
 	}
-	l.disk.finish(l.replica.Save)
+	l.disk.finish(l.replica)
 }
 
 // event is one thing that a session's receiver tells the owner.
@@ -385,7 +385,7 @@ func (l *link) tick(now time.Time) {
 	l.relays.note(v, relay.Lacks(v, l.mesh.cfg.VerifyOrigin != nil, now))
 	l.watchState(now)
 	l.watchDouble(now)
-	l.disk.tick(now, l.replica.Save)
+	l.disk.tick(now, l.replica)
 }
 
 // up notes that the peer answers.

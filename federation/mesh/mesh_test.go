@@ -422,6 +422,68 @@ func TestLostHistoryOfUnchangedRowsIsCheap(t *testing.T) {
 	})
 }
 
+// P4, P11: what a node shows of a region does not go back over its own restart, though most versions change no
+// row and are not written with the rows. A mark that is of other rows, or cannot be read, counts for nothing.
+func TestVersionDoesNotGoBackOverARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		us, eu := newRegion(t, n, "us-east", "eu-west"), newRegion(t, n, "eu-west")
+		eu.source.Set(2, "orders")
+		us.start()
+		eu.start()
+		us.converged(eu)
+		mark := filepath.Join(us.dir, "replicas", "eu-west.mark")
+		beats := func(n int) {
+			for range n {
+				after(time.Second)
+				eu.source.Beat()
+			}
+			us.converged(eu)
+		}
+		restart := func(spoil func()) api.Origin {
+			us.stop()
+			spoil()
+			eu.stop()
+			us.start()
+			o := us.origin("eu-west")
+			eu.start()
+			return o
+		}
+		beats(5)
+		shown := us.origin("eu-west")
+		if o := restart(func() {}); o.Revision != shown.Revision || o.Source != api.SourceSnapshot {
+			t.Fatalf("%d after %d", o.Revision, shown.Revision)
+		}
+		us.converged(eu)
+		if l := us.link("eu-west"); l.Snapshots != 0 || l.Refused != 0 {
+			t.Fatalf("%+v", l)
+		}
+		// Killed: what it shows is at most touchInterval behind what it showed.
+		beats(30)
+		shown = us.origin("eu-west")
+		var old []byte
+		killed := restart(func() { // what it wrote at its end is not there
+			old, _ = os.ReadFile(mark)
+			_ = os.WriteFile(mark, []byte("{"), 0o600)
+		})
+		if killed.Revision >= shown.Revision || killed.Epoch.IsZero() {
+			t.Fatalf("%+v", killed)
+		}
+		us.converged(eu)
+		eu.source.Set(3, "orders")
+		us.has("eu-west", "orders", 3)
+		after(5 * time.Second) // to disk
+		shown = us.origin("eu-west")
+		if o := restart(func() {
+			_ = os.WriteFile(mark, bytes.Replace(old, []byte(`"revision":`), []byte(`"revision":9`), 1), 0o600)
+		}); o.Revision != shown.Revision {
+			t.Fatalf("by the mark of other rows: %d, not %d", o.Revision, shown.Revision)
+		}
+		us.converged(eu)
+		eu.stop()
+		us.stop()
+	})
+}
+
 // P11: a reader that restarts while its peer is away still knows the peer, from disk, and
 // says so; when the peer is back a delta is enough.
 func TestReaderRestartsFromDisk(t *testing.T) {

@@ -654,3 +654,35 @@ func (w *walk) check() error {
 	}
 	return nil
 }
+
+// Lag is true while a change is on its way over a slow link: from its first frame to its last one.
+func TestLagShowsWhileAChangeComes(t *testing.T) {
+	o, r := synced(t, 7)
+	lag := func() int64 { v := r.View(); return int64(v.Head) - int64(v.Version.Revision) }
+	was := r.Have().Revision
+	for i := range 5 {
+		o.set(fmt.Sprintf("s%02d", i), 5)
+	}
+	whole := o.snapshot()
+	for i, f := range whole {
+		if eff := r.Step(f, start); eff.Err != nil {
+			t.Fatalf("%+v", eff)
+		}
+		if got, want := lag(), int64(o.version().Revision-was); i < len(whole)-1 && got != want {
+			t.Errorf("frame %d of a snapshot: %d revisions behind, not %d", i, got, want)
+		}
+	}
+	if lag() != 0 || r.Step(o.heartbeat(), start).Confirmed != true {
+		t.Errorf("%d behind at its end", lag())
+	}
+	o.set("s01", 9)
+	f := o.delta(r.Have().Revision)
+	part := f
+	part.More, part.Rows, part.Deletes = true, nil, nil
+	if r.Step(part, start); lag() != 1 {
+		t.Errorf("a delta of several frames: %d", lag())
+	}
+	if eff := r.Step(f, start); lag() != 0 || !eff.Confirmed {
+		t.Errorf("%d behind, %+v", lag(), eff)
+	}
+}

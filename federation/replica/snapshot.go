@@ -14,6 +14,7 @@ func (r *Replica) begin(f Frame) Effects {
 		return r.drop(RefusedStale, "a snapshot at %s, we hold %s", at, r.version)
 	}
 	r.delta = nil
+	r.head = max(r.head, f.To) // so that it shows how far behind we are
 	base := r.truth
 	if r.told != nil {
 		base = r.loads.fit(r.told)
