@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/nearside/nearside/region/encoded"
 	"github.com/nearside/nearside/region/events"
 	"github.com/nearside/nearside/region/registry"
+	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -43,6 +45,9 @@ type fake struct {
 	failure error                                                                              // when set, every call returns it
 	onGet   func()                                                                             // runs between a Get's read and its return
 	onWatch func(ctx context.Context, q registry.WatchQuery, send func(api.Frame) error) error // nil = one synced, then wait
+
+	large   *store.Image // what Backup returns, when set
+	backups atomic.Int64 // how often it did
 }
 
 func newFake() *fake {

@@ -70,6 +70,7 @@ type Registry interface {
 
 	// Backup returns every record of the store, of one moment.
 	Backup(ctx context.Context) (store.Image, error)
+	BackupStamp(ctx context.Context) (registry.Stamp, error)
 
 	Limits() api.Limits
 	Readiness() api.Readiness
@@ -133,6 +134,7 @@ type door struct {
 	tracer  trace.Tracer // nil = no traces
 	stamps  stamper
 	sent    *encoded.Budget // of the frames of watches
+	backups chan struct{}   // capacity maxBackups: held by who sends one
 	beside  bool            // of a federation that is its own process
 }
 
@@ -164,6 +166,8 @@ func newHandler(cfg Config, beside bool) (http.Handler, error) {
 		ids:    newRequestIDs(),
 		stamps: newStamper(cfg.Region, cfg.Node),
 		sent:   encoded.NewBudget(sentBytes),
+
+		backups: make(chan struct{}, maxBackups),
 	}
 	if cfg.TracerProvider != nil {
 		d.tracer = cfg.TracerProvider.Tracer("github.com/nearside/nearside/region/httpapi")

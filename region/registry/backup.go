@@ -4,7 +4,20 @@ import (
 	"context"
 
 	"github.com/nearside/nearside/region/store"
+	"github.com/nearside/nearside/sdk/api"
 )
+
+// BackupStamp returns where a backup would be from, and the error that Backup would have at once, without
+// asking the store.
+func (r *Registry) BackupStamp(ctx context.Context) (Stamp, error) {
+	if err := r.authorize(ctx, VerbOperate, ""); err != nil {
+		return Stamp{}, err
+	}
+	if err := r.needStore(); err != nil {
+		return Stamp{}, err
+	}
+	return r.stamp(r.Snapshot(), api.SourceMemory), nil
+}
 
 // Backup returns every record of the region's store, of one moment, for a backup: also those
 // that the catalogue does not know. It asks the store, so it fails while that is away.

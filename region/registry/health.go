@@ -265,7 +265,8 @@ func (r *Registry) storeError(err error) error {
 	case errors.Is(err, store.ErrFull):
 		return &api.Error{
 			Code: api.CodeStorageFull, Detail: "the region's store is full; the write may have happened or not",
-			Remedy: "deregister what is not needed, or give the node more room (its /readyz says of what), and send it again: it is safe to repeat. " +
+			Remedy: "deregister what is not needed, or give it more room (/readyz says of what, and how: the node's disk, its --store-quota, " +
+				"or an external etcd that must be compacted, defragmented and disarmed), and send it again: it is safe to repeat. " +
 				"Reads, heartbeats and deregistrations go on",
 		}
 	case errors.Is(err, store.ErrTooLarge):

@@ -32,6 +32,7 @@ type RecoverConfig struct {
 	Node    string     // required; its name
 	DataDir string     // required; of the node, which must not run
 	Confirm string     // the region's name once more
+	Quota   int64      // of the store, as Config.Quota
 	Logger  *slog.Logger
 }
 
@@ -99,7 +100,7 @@ func Recover(ctx context.Context, cfg RecoverConfig) (res Recovered, err error) 
 		return res, err
 	}
 	fresh := filepath.Join(work, "etcd")
-	if res.NewEpoch, err = fill(ctx, Config{File: file, Logger: cfg.Logger}, info.Header, cfg.Node, fresh); err != nil {
+	if res.NewEpoch, err = fill(ctx, Config{File: file, Quota: cfg.Quota, Logger: cfg.Logger}, info.Header, cfg.Node, fresh); err != nil {
 		return res, fmt.Errorf("write the new store: %w", err)
 	}
 	res.Epoch, res.Records = info.Epoch, info.Records
@@ -158,7 +159,7 @@ func salvage(ctx context.Context, cfg RecoverConfig, old, work, file string) (er
 	if err := copyTree(filepath.Join(old, "etcd"), filepath.Join(work, "etcd")); err != nil {
 		return err
 	}
-	node, err := etcdnode.Salvage(ctx, etcdnode.Config{Region: cfg.Region, Node: cfg.Node, DataDir: work, Logger: cfg.Logger})
+	node, err := etcdnode.Salvage(ctx, etcdnode.Config{Region: cfg.Region, Node: cfg.Node, DataDir: work, QuotaBytes: cfg.Quota, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type Config struct {
 	File    string
 	DataDir string     // of the node to be; missing or empty
 	Region  api.Region // the region the backup must be of; "" = whichever it is of
+	Quota   int64      // of the store; 0 = etcdnode.DefaultQuota. More than that needs a node with the same
 	Logger  *slog.Logger
 }
 
@@ -130,7 +131,7 @@ func prepare(dir string) error {
 
 // fill makes the store of the node of that name in work and returns the epoch that it begins.
 func fill(ctx context.Context, cfg Config, head backup.Header, name, work string) (_ api.Epoch, err error) {
-	node, err := etcdnode.Start(ctx, etcdnode.Config{Region: head.Region, Node: name, DataDir: work, Logger: cfg.Logger})
+	node, err := etcdnode.Start(ctx, etcdnode.Config{Region: head.Region, Node: name, DataDir: work, QuotaBytes: cfg.Quota, Logger: cfg.Logger})
 	if err != nil {
 		return api.Epoch{}, err
 	}

@@ -13,11 +13,14 @@ import (
 	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/services/backup"
+	"github.com/nearside/nearside/services/node"
+	"github.com/nearside/nearside/services/size"
 )
 
 func (a *app) recoverCommand() *cobra.Command {
 	var cfg backup.RecoverConfig
 	var region string
+	quota := size.Bytes(etcdnode.DefaultQuota)
 	c := &cobra.Command{
 		Use:   "recover",
 		Short: "Make a region of one node out of a survivor, when most of its nodes are lost for good",
@@ -44,7 +47,10 @@ Then start the node with its own entry as --cluster, and add others with "nearsi
 			if err := api.CheckRegion(region); err != nil {
 				return err
 			}
-			cfg.Region = api.Region(region)
+			if err := node.CheckQuota(quota); err != nil {
+				return err
+			}
+			cfg.Region, cfg.Quota = api.Region(region), int64(quota)
 			cfg.Logger = slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 			res, err := backup.Recover(ctx, cfg)
 			switch {
@@ -77,6 +83,7 @@ Then start the node with its own entry as --cluster, and add others with "nearsi
 	c.Flags().StringVar(&region, "region", "", "the region (required)")
 	c.Flags().StringVar(&cfg.Node, "node", "", "name of the node that survived (required)")
 	c.Flags().StringVar(&cfg.DataDir, "data-dir", "", "its data directory; it must not run (required)")
+	c.Flags().Var(&quota, "store-quota", node.QuotaUsage)
 	c.Flags().StringVar(&cfg.Confirm, "confirm", "", "the region's name once more; without it nothing is done but told")
 	withoutEnv(c.Flags(), "confirm")
 	return c

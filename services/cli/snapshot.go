@@ -16,8 +16,11 @@ import (
 	"github.com/spf13/cobra"
 
 	records "github.com/nearside/nearside/region/backup"
+	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/services/backup"
+	"github.com/nearside/nearside/services/node"
+	"github.com/nearside/nearside/services/size"
 )
 
 // snapshotSilence is how long a node may take for the next bytes of a snapshot; snapshotGather how long
@@ -60,6 +63,7 @@ everything that instances told, so it is readable by its owner only.`,
 		}),
 	})
 	var dataDir, region string
+	quota := size.Bytes(etcdnode.DefaultQuota)
 	restore := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Fill an empty data directory from a saved file, while no node runs there",
@@ -79,8 +83,11 @@ after the file was saved register again by themselves. Tokens are not in the fil
 					return err
 				}
 			}
+			if err := node.CheckQuota(quota); err != nil {
+				return err
+			}
 			res, err := backup.Restore(ctx, backup.Config{
-				File: args[0], DataDir: dataDir, Region: api.Region(region),
+				File: args[0], DataDir: dataDir, Region: api.Region(region), Quota: int64(quota),
 				Logger: slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 			})
 			if err != nil {
@@ -94,6 +101,7 @@ after the file was saved register again by themselves. Tokens are not in the fil
 		}),
 	}
 	restore.Flags().StringVar(&dataDir, "data-dir", "", "data directory of the node to be: missing or empty (required)")
+	restore.Flags().Var(&quota, "store-quota", node.QuotaUsage)
 	restore.Flags().StringVar(&region, "region", "", "refuse a file of any other region")
 	group.AddCommand(restore)
 	return group

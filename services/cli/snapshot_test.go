@@ -88,6 +88,7 @@ func TestSnapshotInspectAndRestore(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	wantCode(t, run(t, nobody, "snapshot", "restore", file), ExitUsage)
 	wantCode(t, run(t, nobody, "snapshot", "restore", file, "--data-dir", data, "--region", "EU"), ExitUsage)
+	wantCode(t, run(t, nobody, "snapshot", "restore", file, "--data-dir", data, "--store-quota", "1MiB"), ExitUsage)
 	wantCode(t, run(t, nobody, "snapshot", "restore", file, "--data-dir", data, "--region", "us-east"), ExitConflict)
 	r = run(t, nobody, "snapshot", "restore", file, "--data-dir", data, "--region", "eu-west", "-o", "json")
 	wantCode(t, r, ExitOK)

@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"strings"
 
 	"github.com/nearside/nearside/region/store/etcdcluster"
+	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/size"
 )
 
 // normalizeCluster reads --cluster and what belongs to it. Every node of a region gets the
@@ -99,13 +102,33 @@ func (c *Config) cluster() *etcdcluster.Config {
 	return out
 }
 
-// normalizeExternal reads --etcd-endpoints and what belongs to it.
+// QuotaUsage is what --help says of --store-quota, here and where a store is made for a node to come.
+const QuotaUsage = "bound of the store's database, 16MiB to 8GiB, the same on every node of a region"
+
+// CheckQuota refuses what the node's own etcd would.
+func CheckQuota(quota size.Bytes) error {
+	if quota < etcdnode.MinQuota || quota > etcdnode.MaxQuota {
+		return usage(fmt.Sprintf("use %s to %s", size.Bytes(etcdnode.MinQuota), size.Bytes(etcdnode.MaxQuota)), "--store-quota: %s is out of range", quota)
+	}
+	return nil
+}
+
+// normalizeExternal reads --store-quota, and --etcd-endpoints and what belongs to it.
 func (c *Config) normalizeExternal() error {
+	if c.StoreQuota == 0 {
+		c.StoreQuota = etcdnode.DefaultQuota
+	}
+	if err := CheckQuota(c.StoreQuota); err != nil {
+		return err
+	}
 	if len(c.EtcdEndpoints) == 0 {
 		if c.EtcdCA != "" || c.EtcdCert != "" || c.EtcdKey != "" {
 			return usage("add --etcd-endpoints, or drop them", "--etcd-ca, --etcd-cert and --etcd-key are for an external etcd, and none is given")
 		}
 		return nil
+	}
+	if c.StoreQuota != etcdnode.DefaultQuota {
+		return usage("drop it, and give that etcd its --quota-backend-bytes", "--store-quota is for the node's own etcd, and --etcd-endpoints names another")
 	}
 	if (c.EtcdCert == "") != (c.EtcdKey == "") {
 		return usage("give both", "--etcd-cert and --etcd-key belong together")

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/size"
 )
 
 // Config is everything a node is told. Build it with Parse, or by hand and call
@@ -56,6 +57,9 @@ type Config struct {
 	// address; none = the node is alone, or its store is elsewhere.
 	Cluster []string
 	peers   map[string]string // Cluster, read
+
+	// StoreQuota bounds the database of the node's own etcd; 0 = 512 MiB.
+	StoreQuota size.Bytes
 
 	EtcdEndpoints             []string // base URLs of an external etcd; none = the node brings its own
 	EtcdCA, EtcdCert, EtcdKey string   // PEM files for it

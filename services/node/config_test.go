@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nearside/nearside/services/size"
 )
 
 func parse(t *testing.T, env map[string]string, args ...string) (Config, error) {
@@ -39,6 +41,34 @@ func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
 	c, err = parse(t, map[string]string{"NEARSIDE_PEER": "eu=http://127.0.0.1:9;ap=http://127.0.0.1:8", "NEARSIDE_DEV": "true"}, "--region", "us", "--peer", "sa=http://127.0.0.1:7")
 	if err != nil || len(c.Peers) != 1 {
 		t.Errorf("a flag does not replace the environment: %v, %v", c.Peers, err)
+	}
+}
+
+func TestStoreQuotaIsReadLikeEverySetting(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "n.yaml")
+	if err := os.WriteFile(file, []byte("store-quota: 64MiB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, x := range map[size.Bytes]struct {
+		env  map[string]string
+		args []string
+	}{
+		512 << 20: {},
+		64 << 20:  {args: []string{"--config", file}},
+		1 << 30:   {env: map[string]string{"NEARSIDE_STORE_QUOTA": "1GiB"}, args: []string{"--config", file}},
+		32 << 20:  {env: map[string]string{"NEARSIDE_STORE_QUOTA": "1GiB"}, args: []string{"--store-quota", "32MiB"}},
+	} {
+		c, err := parse(t, x.env, append(x.args, "--dev", "--region", "us")...)
+		if err != nil || c.StoreQuota != want {
+			t.Errorf("%s (%v), want %s", c.StoreQuota, err, want)
+		}
+	}
+	for _, args := range [][]string{{"--store-quota", "1MiB"}, {"--store-quota", "9GiB"}, {"--store-quota", "1GiB", "--etcd-endpoints", "http://127.0.0.1:2379"}} {
+		_, err := parse(t, nil, append(args, "--dev", "--region", "us")...)
+		var wrong *UsageError
+		if !errors.As(err, &wrong) || !strings.Contains(wrong.Detail, "--store-quota") || wrong.Remedy == "" {
+			t.Errorf("%v: %v", args, err)
+		}
 	}
 }
 

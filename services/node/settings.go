@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -29,6 +30,7 @@ func newSettings(flags *pflag.FlagSet) *settings {
 	s := &settings{flags: flags}
 	c := &s.cfg
 	flags.SortFlags = false
+	c.StoreQuota = etcdnode.DefaultQuota
 	flags.StringVarP(&s.file, "config", "c", "", "YAML file with these settings, keyed by flag name")
 	flags.StringVar((*string)(&c.Region), "region", "", "name of this region (required)")
 	flags.StringVar((*string)(&c.Zone), "zone", "", "zone of this node")
@@ -41,6 +43,7 @@ func newSettings(flags *pflag.FlagSet) *settings {
 	flags.StringVar(&c.FederationAddr, "federation-addr", DefaultFederationAddr, "peers: other regions' federations")
 	flags.StringSliceVar(&c.Cluster, "cluster", nil, "NODE=HOST:PORT of every node of the region, this one too: 1, 3 or 5 (repeatable)")
 	flags.StringVar(&c.EtcdPeerAddr, "etcd-peer-addr", "", "where the other nodes of --cluster reach this one's etcd (default "+DefaultEtcdPeerAddr+", or the port of its --cluster entry)")
+	flags.Var(&c.StoreQuota, "store-quota", QuotaUsage)
 	flags.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "URLs of an external etcd, instead of one in the node (repeatable)")
 	flags.StringVar(&c.EtcdCA, "etcd-ca", "", "CA of the external etcd (PEM; default the system's)")
 	flags.StringVar(&c.EtcdCert, "etcd-cert", "", "certificate to show to the external etcd (PEM)")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -127,4 +129,21 @@ func fill(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
+}
+
+// The quota that a node is told is its store's.
+func TestStoreQuotaReachesTheStore(t *testing.T) {
+	n := start(t, Config{Region: "us-east", Dev: true, HTTPAddr: "127.0.0.1:0", FederationAddr: "127.0.0.1:0", StoreQuota: 32 << 20})
+	within(t, 20*time.Second, "the quota is among the metrics", func() error {
+		resp, err := http.Get(n.ready.HTTP + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err == nil && !regexp.MustCompile(`(?m)^nearside_store_quota_bytes(\{.*\})? 3\.3554432e\+07$`).Match(b) {
+			err = errors.New("it is not")
+		}
+		return err
+	})
 }

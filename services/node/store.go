@@ -39,6 +39,12 @@ func (o *openedStore) Close() error {
 	return errors.Join(errs...)
 }
 
+// What helps when the quota is reached, by who looks after the etcd.
+const (
+	whenFull         = "deregister what is not needed, and the rest is done by the node; or start every node of the region with a larger --store-quota"
+	whenFullExternal = "it is not looked after from here: compact it (etcdctl compaction), then etcdctl defrag every member, then etcdctl alarm disarm; or raise its --quota-backend-bytes"
+)
+
 // openStore locks the data directory and begins to open the store that cfg names: once it has returned,
 // everything in there is this node's. It does not wait for the store to answer: until it does, every
 // call to it gets store.ErrUnavailable. ctx bounds the opening only. The caller closes what is returned.
@@ -57,6 +63,7 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger) (_ *openedS
 	etcd, err := etcdchild.Start(etcdchild.Config{
 		Config: etcdnode.Config{
 			Region: cfg.Region, Node: cfg.Node, DataDir: filepath.Join(cfg.DataDir, "etcd"), Cluster: cluster, Logger: log, CompactEvery: cfg.TestCompactEvery,
+			QuotaBytes: int64(cfg.StoreQuota),
 		},
 		OnChange: func(st etcdchild.State) {
 			if c := client.Load(); c != nil && st.Phase == etcdchild.Ready {
@@ -77,7 +84,7 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger) (_ *openedS
 			err = errors.Join(err, o.Close())
 		}
 	}()
-	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Room: etcd.Room, Lazy: true, Logger: log})
+	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: []string{etcd.Endpoint()}, Region: cfg.Region, Room: etcd.Room, WhenFull: whenFull, Lazy: true, Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +115,7 @@ func openExternal(ctx context.Context, cfg Config, log *slog.Logger) (*openedSto
 		return nil, errors.Join(usage("save it with nearside snapshot save on a node without --etcd-endpoints, or move it away if its records are of no use",
 			"--etcd-endpoints: %s holds the records of an embedded store, which would be left aside", dir), held.Close())
 	}
-	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: cfg.EtcdEndpoints, Region: cfg.Region, TLS: secure, Lazy: true, Logger: log})
+	records, err := etcdstore.Open(ctx, etcdstore.Config{Endpoints: cfg.EtcdEndpoints, Region: cfg.Region, TLS: secure, WhenFull: whenFullExternal, Lazy: true, Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}

@@ -13,8 +13,8 @@ import (
 const (
 	// DefaultQuota holds about 50,000 instances with their recent history many times over.
 	DefaultQuota = 512 << 20
-	minQuota     = 16 << 20
-	maxQuota     = 8 << 30 // etcd's own advice
+	MinQuota     = 16 << 20
+	MaxQuota     = 8 << 30 // etcd's own advice
 
 	// DefaultRetention is how much history is kept for watchers that resume.
 	DefaultRetention = 5 * time.Minute
@@ -130,8 +130,8 @@ func (c Config) validate() error {
 	if c.DataDir == "" {
 		return fmt.Errorf("no data directory is given: choose one with --data-dir")
 	}
-	if c.QuotaBytes < minQuota || c.QuotaBytes > maxQuota {
-		return fmt.Errorf("store quota of %d bytes: choose %d (16 MiB) to %d (8 GiB)", c.QuotaBytes, minQuota, int64(maxQuota))
+	if c.QuotaBytes < MinQuota || c.QuotaBytes > MaxQuota {
+		return fmt.Errorf("store quota of %d bytes: choose %d (16 MiB) to %d (8 GiB)", c.QuotaBytes, MinQuota, int64(MaxQuota))
 	}
 	if c.ReserveBytes < minReserve || c.ReserveBytes > maxReserve {
 		return fmt.Errorf("disk reserve of %d bytes: choose %d (16 MiB) to %d (1 TiB)", c.ReserveBytes, minReserve, int64(maxReserve))

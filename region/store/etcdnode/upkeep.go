@@ -171,7 +171,7 @@ func (n *Node) tend(ctx context.Context, c *clientv3.Client) error {
 	}
 	if s.alarm && s.inUse > s.enough() && !p.stuck {
 		p.stuck = true
-		n.cfg.Logger.Error("the store is full of records that are in use: deregister what is not needed, or raise its quota", "in_use_bytes", s.inUse, "quota_bytes", s.quota)
+		n.cfg.Logger.Error("the store is full of records that are in use: deregister what is not needed, or raise its quota with --store-quota", "in_use_bytes", s.inUse, "quota_bytes", s.quota)
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ type Config struct {
 	// always is room. See etcdnode.Node.Room.
 	Room func(grows bool) error
 
+	// WhenFull says what helps when etcd's quota is reached; it ends the text of store.ErrFull. "" says nothing.
+	WhenFull string
+
 	// Lazy lets Open return without a word from etcd: the stamp is looked at by the first call that etcd
 	// answers, and until then every call gets what Open would have returned.
 	Lazy bool

@@ -38,6 +38,9 @@ func (s *Store) translate(ctx context.Context, err error) error {
 	}
 	for _, r := range refusals {
 		if errors.Is(err, r.etcd) {
+			if r.ours == store.ErrFull && s.cfg.WhenFull != "" {
+				return fmt.Errorf("%w (etcd: %v): %s", r.ours, err, s.cfg.WhenFull)
+			}
 			return fmt.Errorf("%w (etcd: %v)", r.ours, err)
 		}
 	}
