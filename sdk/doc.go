@@ -64,7 +64,10 @@
 // Package route decides, the same code that the registry runs: the caller's zone, then its
 // region, then the other regions, nearest first. A region that lost more than two sevenths of its instances
 // passes a part of the calls on, no more than the others can carry, as does one whose instances say that they
-// are used to more than 80 %; what comes back does so over half a minute. A drained region is left by the part that was wished. The home
+// are used to more than 80 %; what comes back does so over half a minute. A drained region is left by the part that was wished. While
+// nothing is wrong no call leaves the region, unless a policy's keep_warm sends a few of a hundred to the next one, so that the way
+// there, and what is cached at its end, is warm on the day it is needed. When nothing usable is known anywhere, all that is known and allowed
+// shares the calls (Decision.Panic); when what is usable has not the room for all of them, the decision says so too (Short). The home
 // region's policies (residency, order, thresholds) hold for all of its callers, and
 // Config.Policy narrows them further.
 //

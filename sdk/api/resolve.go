@@ -45,8 +45,12 @@ type Decision struct {
 	Reason Reason `json:"reason"`
 	Detail string `json:"detail"` // one sentence for people
 	Panic  bool   `json:"panic,omitempty"`
-	Region Region `json:"region,omitempty"` // that serves: of the tier with the greatest weight
-	Tiers  []Tier `json:"tiers"`
+	// Short: what is usable has not the room for all of the traffic; it is shared out all the same.
+	Short bool `json:"short,omitempty"`
+	// Degraded: a region takes traffic of which all knowledge is older than the policy's stale limit.
+	Degraded bool   `json:"degraded,omitempty"`
+	Region   Region `json:"region,omitempty"` // that serves: of the tier with the greatest weight
+	Tiers    []Tier `json:"tiers"`
 	// ID names what the decision was made from: versions, policy, caller, breakers. Two answers of one id were
 	// made from the same. Empty = not told.
 	ID string `json:"id,omitempty"`

@@ -31,10 +31,6 @@ func (c class) panicking() bool {
 // lastResort tells whether the class is to be called only when nothing else is left.
 func (c class) lastResort() bool { return c.panicking() || c == drained }
 
-// shared tells whether traffic is shared out over the regions of the class; of the others
-// the nearest takes all.
-func (c class) shared() bool { return c == usable || c == thin || c == drained || c == forgotten }
-
 // classify ranks e by itself, whatever its region is.
 func classify(e *api.Endpoint, c *Caller) class {
 	switch e.Status {

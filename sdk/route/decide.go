@@ -21,8 +21,8 @@ type group struct {
 // Order: endpoints that are usable come before any that are not; among equals the
 // caller's zone, the rest of its region, then other regions by Policy.Order, round-trip
 // time and name. Traffic is shared out over the usable ones of all regions, see the package
-// comment; where none is usable, over those of the regions that are the next best. A region
-// of which all knowledge is too old ranks after everything that may still be alive.
+// comment; where none is, over all that remain, see panic.go. A region of which all knowledge
+// is too old ranks after everything that may still be alive.
 func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 	places := survey(&v, &p, &c)
 	groups := gather(places, &c)
@@ -36,6 +36,8 @@ func Decide(v View, p Policy, c Caller, t *api.Trace) Decision {
 	}
 	if len(groups) > 0 {
 		d.Panic = groups[0].class.panicking()
+		d.Short = s.short || s.scant
+		d.Degraded = slices.ContainsFunc(groups, func(g group) bool { return g.tier.Weight > 0 && g.place.expired })
 	}
 	d.Reason, d.Detail = s.explain()
 	d.Memory, d.Ramping = s.memory(), s.ramping
@@ -76,11 +78,12 @@ func (s *scene) memory() Memory {
 	var m Memory
 	for i := range s.groups {
 		if g := &s.groups[i]; g.tier.Weight > 0 {
-			if n := len(m.Shares); n > 0 && m.Shares[n-1].Region == g.tier.Region {
-				m.Shares[n-1].Share += g.tier.Weight
+			at := slices.IndexFunc(m.Shares, func(x RegionShare) bool { return x.Region == g.tier.Region })
+			if at < 0 {
+				m.Shares = append(m.Shares, RegionShare{g.tier.Region, g.tier.Weight})
 				continue
 			}
-			m.Shares = append(m.Shares, RegionShare{g.tier.Region, g.tier.Weight})
+			m.Shares[at].Share += g.tier.Weight
 		}
 	}
 	return m
@@ -187,8 +190,8 @@ func (s *scene) share() {
 		return
 	}
 	first := s.groups[0].class
-	if !first.shared() {
-		s.groups[0].tier.Weight = 1
+	if first.panicking() {
+		s.spread()
 		return
 	}
 	n := 0

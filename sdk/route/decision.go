@@ -9,15 +9,11 @@ import (
 // Wire returns the decision as doors show it, without the endpoints. Its Region is the one
 // that takes most of the traffic, the nearest of equals.
 func (d Decision) Wire() api.Decision {
-	w := api.Decision{Reason: d.Reason, Detail: d.Detail, Panic: d.Panic, Tiers: make([]api.Tier, len(d.Tiers))}
+	w := api.Decision{Reason: d.Reason, Detail: d.Detail, Panic: d.Panic, Short: d.Short, Degraded: d.Degraded, Tiers: make([]api.Tier, len(d.Tiers))}
 	most := 0.0
 	for i := range d.Tiers {
 		w.Tiers[i] = d.Tiers[i].Tier
-		share := 0.0 // of the whole region
-		for j := i; j < len(d.Tiers) && d.Tiers[j].Region == d.Tiers[i].Region; j++ {
-			share += d.Tiers[j].Weight
-		}
-		if share > most {
+		if share := d.share(d.Tiers[i].Region); share > most {
 			w.Region, most = d.Tiers[i].Region, share
 		}
 	}

@@ -235,11 +235,11 @@ func (f *flow) room(pl *place, left float64) float64 {
 		_, most := p.bounds()
 		return min(p.share, most*aim/pl.load)
 	}
-	had, can := p.least(), pl.carries(f.declared)
+	had, can := p.least(), pl.might
 	room := had + max(0, aim-pl.load)/aim*can/f.demand
-	if b := f.base; b.past != nil && b.load > 0 && b.carries(f.declared) > 0 && f.based {
+	if b := f.base; b.past != nil && b.load > 0 && b.might > 0 && f.based {
 		_, most := b.past.bounds()
-		demand, times := b.load/most, b.carries(f.declared)/max(can, 1e-9)
+		demand, times := b.load/most, b.might/max(can, 1e-9)
 		room = min(room, (left-pl.load/demand+had*times)/(1+times))
 	}
 	return max(p.share, room, 0)

@@ -56,7 +56,7 @@ func (d drawing) at(region api.Region, load float64) drawing {
 func TestMoreLoadNeverBringsMoreTraffic(t *testing.T) {
 	r, moved := seeded(t), 0
 	for range 800 {
-		d := draw(r).loaded(r)
+		d := draw(r).mixed(r).loaded(r)
 		for _, name := range []api.Region{"us", "eu", "ap", "sa"} {
 			last, dec := 2.0, Decision{}
 			for load := 1.0; load < 1100; load *= 1 + r.Float64() {
@@ -88,7 +88,7 @@ func TestLoadKeepsTheOrder(t *testing.T) {
 	}
 	r := seeded(t)
 	for range 2_500 {
-		d := draw(r).loaded(r)
+		d := draw(r).mixed(r).loaded(r)
 		with := order(d.decide())
 		for i := range d.v.Regions {
 			d.v.Regions[i].Load = 0
@@ -104,7 +104,7 @@ func TestLoadKeepsTheOrder(t *testing.T) {
 func TestSpillRisesSlowly(t *testing.T) {
 	r, rose := seeded(t), 0
 	for range 5_000 {
-		d := draw(r).loaded(r)
+		d := draw(r).mixed(r).loaded(r)
 		before := d.decide()
 		d.c.Memory, d.c.Elapsed = before.Memory, time.Duration(r.IntN(3_000))*time.Millisecond
 		had := regionShare(d.at("us", 1).decide(), "us") // with its load out of the way

@@ -29,17 +29,17 @@ type place struct {
 	// too little everywhere; by its age; what a ramp holds there; and what it gets.
 	bears, limit, aged, held, share float64
 	warmth                          float64 // what it can take to be kept warm, where its load allows less of a spill
+	might                           float64 // what it can do, by the decision's measure
 }
 
 // mass is how much a region can do, by the weights of its instances: 1 is one instance of
-// the default weight. Capacities are in the instances' own unit. What is well is usable;
-// total also counts what is lost, but not what is wished away.
+// the default weight. What is well is usable; total also counts what is lost, but not what is
+// wished away.
 type mass struct {
-	well, total       float64 // of the endpoints
-	capWell, capTotal float64
-	undeclared        bool    // an instance does not tell its capacity
-	zoneWell, zoneAll float64 // of the caller's zone
-	moreWell, more    float64 // of the instances beyond the endpoints
+	well, total         float64 // of the endpoints
+	ableWell, ableTotal amount
+	zoneWell, zoneAll   float64 // of the caller's zone
+	moreWell, more      float64 // of the instances beyond the endpoints
 }
 
 // survey looks at every region once. The result is in order: the caller's own first.
@@ -98,16 +98,14 @@ func (p *place) weigh(c *Caller) {
 			continue
 		}
 		w := float64(max(e.Weight, 0)) / api.DefaultWeight
-		w, units := w, w*float64(e.Capacity)
 		p.total += w
-		p.capTotal += units
-		p.undeclared = p.undeclared || e.Capacity <= 0
+		p.ableTotal.add(w, e.Capacity)
 		if near == 1 {
 			p.zoneAll += w
 		}
 		if k == usable {
 			p.well += w
-			p.capWell += units
+			p.ableWell.add(w, e.Capacity)
 			if near == 1 {
 				p.zoneWell += w
 			}

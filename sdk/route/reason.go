@@ -38,8 +38,7 @@ func (s *scene) why() (api.Reason, string) {
 	case first.class == drained:
 		return api.ReasonRegionDrained, fmt.Sprintf("every region that may serve and has usable instances of %s is drained; all the same %s", s.view.Key, s.served())
 	case first.class.panicking():
-		return api.ReasonPanic, fmt.Sprintf("no usable instance of %s is known anywhere; offering the %d that %s in %s",
-			s.view.Key, len(first.tier.Endpoints), panicWhy(first.class), first.tier.Region)
+		return api.ReasonPanic, fmt.Sprintf("no usable instance of %s is known anywhere; offering %s", s.view.Key, s.despite())
 	}
 	home := s.home()
 	switch warm := s.warmed(); {
@@ -72,6 +71,21 @@ func (s *scene) why() (api.Reason, string) {
 		detail += "; there is too little of it everywhere"
 	}
 	return api.ReasonSpill, detail
+}
+
+// despite names what is offered although nothing is usable.
+func (s *scene) despite() string {
+	var parts []string
+	for i := range s.groups {
+		if g := &s.groups[i]; g.tier.Weight > 0 {
+			part := fmt.Sprintf("the %d that %s in %s", len(g.tier.Endpoints), panicWhy(g.class), g.tier.Region)
+			if g.tier.Weight < 1 {
+				part += " (" + percent(g.tier.Weight) + ")"
+			}
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // overload tells of a load that calls for a spill.

@@ -9,9 +9,10 @@
 //
 //   - weights of all tiers sum to 1 when anything is offered;
 //   - a draining or critical endpoint is never offered while a usable one is allowed;
-//   - the answer is never empty while any endpoint is known and allowed (panic routing);
+//   - the answer is never empty while any endpoint is known and allowed (panic routing): when
+//     nothing usable is known all others share the traffic, see panic.go;
 //   - a region outside Policy.Allowed is never offered, not even in panic;
-//   - losing an endpoint never sends more traffic to its tier;
+//   - losing an endpoint never sends more traffic to its tier, whoever tells a capacity;
 //   - a region drained p percent keeps (1-p/100) of what it would take otherwise while any
 //     other allowed region that is not drained has usable instances, and one that is
 //     drained wholly nothing;
@@ -25,7 +26,7 @@
 // on, in order. Another region takes no more than its own usable instances would carry of
 // the traffic that the caller's region has when whole, times a multiplier for age, so that
 // two instances are not given a third of a hundred's work. What nobody can take then is
-// spread over all by what they have usable. See DESIGN.md of this module for the numbers.
+// spread over all by what they have usable, and flagged (Decision.Short). See DESIGN.md of this module for the numbers.
 //
 // Where a region's load is known (RegionView.Load) it decides instead of the count: all is kept up
 // to Policy.SpillStart, and above so much that the region comes down to two thirds of the way from
@@ -166,7 +167,13 @@ type Decision struct {
 	Reason api.Reason
 	Detail string
 	Panic  bool // nothing usable is known; the tiers are all last resorts
-	Tiers  []Tier
+	// Short tells that what is usable has not the room for all of the traffic, by health, capacity
+	// and load: it is shared out all the same. Not told in panic, when nothing is usable.
+	Short bool
+	// Degraded tells that a region takes traffic of which all that is known is older than Policy.StaleLimit,
+	// for want of better.
+	Degraded bool
+	Tiers    []Tier
 	// Memory is for the caller's next decision. Ramping tells that traffic is on its way, to
 	// nearer regions or by its load away from them, or that load calls for more of that than is
 	// possible: decide again in a second or so.

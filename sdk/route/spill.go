@@ -31,14 +31,14 @@ type outcome struct {
 
 // flow is traffic on its way.
 type flow struct {
-	policy   *Policy
-	places   []*place
-	base     *place // where it belongs; may be none of places, or nil
-	over     float64
-	keep     func(*place) float64 // what a drain leaves of what a place could take
-	declared bool                 // everybody tells the capacity of its instances
-	demand   float64              // what base carries when whole; 0 = not known
-	based    bool                 // base is one of places
+	policy  *Policy
+	places  []*place
+	base    *place // where it belongs; may be none of places, or nil
+	over    float64
+	keep    func(*place) float64 // what a drain leaves of what a place could take
+	measure measure              // of what each can do
+	demand  float64              // what base carries when whole, by measure; 0 = not known
+	based   bool                 // base is one of places
 	outcome
 }
 
@@ -47,17 +47,15 @@ type flow struct {
 // loaded. Limits that do not add up to the whole even so are raised by what each has: the
 // traffic must go somewhere.
 func (f *flow) limits(c *Caller) {
+	f.measure = measureBy(f.base)
+	f.demand = f.measure.whole
 	if f.base != nil {
-		f.declared = !f.base.undeclared && f.base.more == 0
-		for _, pl := range f.places {
-			f.declared = f.declared && !pl.undeclared
-		}
-		f.demand = f.base.size(f.declared)
+		f.base.might = f.measure.of(f.base.ableWell, true)
 	}
 	f.based = slices.Contains(f.places, f.base)
 	sum, all, left, back := 0.0, 0.0, 1.0, 0.0
 	for _, pl := range f.places {
-		pl.limit = min(1, f.over*pl.health())
+		pl.limit, pl.might = min(1, f.over*pl.health()), f.measure.of(pl.ableWell, pl == f.base)
 		switch {
 		case pl == f.base:
 			if pl.load > 0 {
@@ -67,7 +65,7 @@ func (f *flow) limits(c *Caller) {
 			back = max(0, pl.limit-keeps)
 			pl.limit -= back
 		case f.demand > 0:
-			pl.limit = min(pl.limit, pl.carries(f.declared)/f.demand)
+			pl.limit = min(pl.limit, pl.might/f.demand)
 			if start, _, _ := f.policy.band(); pl.load > 0 && pl.load <= start {
 				pl.warmth = pl.limit // its way is kept warm, be it busier than the base
 			}
@@ -76,7 +74,7 @@ func (f *flow) limits(c *Caller) {
 		}
 		pl.bears = pl.limit
 		sum += pl.limit
-		all += pl.carries(f.declared)
+		all += pl.might
 	}
 	if f.loaded = back > 1e-9; f.loaded && sum < 1-1e-9 {
 		back = min(back, 1-sum)
@@ -85,7 +83,7 @@ func (f *flow) limits(c *Caller) {
 	}
 	if f.short = sum < 1-1e-9; f.short {
 		for _, pl := range f.places {
-			pl.limit += (1 - sum) * portion(pl.carries(f.declared), all, len(f.places))
+			pl.limit += (1 - sum) * portion(pl.might, all, len(f.places))
 		}
 	}
 }
@@ -107,9 +105,9 @@ func (f *flow) walk() {
 			if pl.drain > 0 {
 				return 0
 			}
-			return pl.carries(f.declared)
+			return pl.might
 		},
-		func(pl *place) float64 { return f.keep(pl) * pl.carries(f.declared) },
+		func(pl *place) float64 { return f.keep(pl) * pl.might },
 		func(*place) float64 { return 1 },
 	} {
 		all := 0.0
@@ -144,7 +142,7 @@ func (f *flow) age() {
 		if pl == f.base {
 			continue
 		}
-		take := f.keep(pl) * min(left, pl.limit, pl.age*pl.carries(f.declared)/f.demand)
+		take := f.keep(pl) * min(left, pl.limit, pl.age*pl.might/f.demand)
 		pl.aged, left = take, left-take
 		lack += max(0, pl.share-take)
 	}
@@ -226,23 +224,6 @@ func settle(places []*place) {
 }
 
 func round(x float64) float64 { return float64(int64(clamp(x, 0, 1)*1e6+0.5)) / 1e6 }
-
-// carries is how much of the callers' traffic its usable endpoints can carry, in instances or,
-// where everybody tells it, in units of capacity.
-func (p *place) carries(declared bool) float64 {
-	if declared {
-		return p.capWell
-	}
-	return p.well
-}
-
-// size is what carries was with nothing lost.
-func (p *place) size(declared bool) float64 {
-	if declared {
-		return p.capTotal
-	}
-	return p.total + p.more
-}
 
 func portion(x, of float64, n int) float64 {
 	if of > 0 {

@@ -32,6 +32,36 @@ func shares(d Decision, regions ...api.Region) []float64 {
 	return out
 }
 
+// aged returns the region as it was heard of so long ago.
+func aged(r RegionView, age time.Duration) RegionView {
+	r.Origin.AgeMS = age.Milliseconds()
+	r.Origin.State = api.AgeFresh
+	switch {
+	case age >= 15*time.Minute:
+		r.Origin.State = api.AgeExpired
+	case age >= 30*time.Second:
+		r.Origin.State = api.AgeSuspect
+	case age >= 5*time.Second:
+		r.Origin.State = api.AgeStale
+	}
+	return r
+}
+
+// partly returns the region with a capacity of each of its instances but the last.
+func partly(r RegionView, each int) RegionView {
+	r = able(r, each)
+	r.Endpoints[len(r.Endpoints)-1].Capacity = 0
+	return r
+}
+
+// able returns the region with a capacity of each of its instances.
+func able(r RegionView, each int) RegionView {
+	for i := range r.Endpoints {
+		r.Endpoints[i].Capacity = each
+	}
+	return r
+}
+
 // Design section 7: spill is proportional. The cases are those of replication.md, "Envoy's
 // arithmetic", with what Envoy makes of them; where ours differ, for capacity's sake, why.
 func TestSpillBesideEnvoy(t *testing.T) {
@@ -80,25 +110,6 @@ func TestSpillBesideEnvoy(t *testing.T) {
 }
 
 func TestShares(t *testing.T) {
-	aged := func(r RegionView, age time.Duration) RegionView {
-		r.Origin.AgeMS = age.Milliseconds()
-		r.Origin.State = api.AgeFresh
-		switch {
-		case age >= 15*time.Minute:
-			r.Origin.State = api.AgeExpired
-		case age >= 30*time.Second:
-			r.Origin.State = api.AgeSuspect
-		case age >= 5*time.Second:
-			r.Origin.State = api.AgeStale
-		}
-		return r
-	}
-	able := func(r RegionView, each int) RegionView {
-		for i := range r.Endpoints {
-			r.Endpoints[i].Capacity = each
-		}
-		return r
-	}
 	cases := []struct {
 		name   string
 		view   []RegionView
@@ -120,6 +131,11 @@ func TestShares(t *testing.T) {
 		{"a shorter stale limit", []RegionView{aged(of("b", 20, 10, 10), time.Minute), of("c", 40, 10, 10)}, Policy{StaleLimit: 30 * time.Second}, []float64{0, 0, 100}, api.ReasonLocalAbsent},
 		{"a longer stale limit", []RegionView{aged(of("b", 20, 10, 10), time.Hour), of("c", 40, 10, 10)}, Policy{StaleLimit: 24 * time.Hour}, []float64{0, 100, 0}, api.ReasonLocalAbsent},
 		{"declared capacity counts where all tell it", []RegionView{able(of("a", 0, 5, 10), 100), able(of("b", 20, 2, 2), 1000)}, Policy{}, []float64{70, 30, 0}, api.ReasonSpill},
+		{"some in b do not tell: they count by number", []RegionView{able(of("a", 0, 5, 10), 100), partly(of("b", 20, 2, 2), 1000)}, Policy{}, []float64{70, 30, 0}, api.ReasonSpill},
+		{"… none of them", []RegionView{able(of("a", 0, 5, 10), 100), of("b", 20, 2, 2)}, Policy{}, []float64{77.1, 22.9, 0}, api.ReasonSpill},
+		{"… and c, which tells, is not asked to do without", []RegionView{able(of("a", 0, 5, 10), 100), of("b", 20, 1, 1), able(of("c", 40, 2, 2), 1000)}, Policy{}, []float64{70, 10, 20}, api.ReasonSpill},
+		{"a tells of a part: a capacity makes nobody more than he is", []RegionView{partly(of("a", 0, 5, 10), 100), able(of("b", 20, 2, 2), 1000)}, Policy{}, []float64{77.4, 22.6, 0}, api.ReasonSpill},
+		{"… and may make him less", []RegionView{partly(of("a", 0, 5, 10), 100), able(of("b", 20, 2, 2), 10), able(of("c", 40, 10, 10), 100)}, Policy{}, []float64{70, 2.2, 27.8}, api.ReasonSpill},
 		{"keep warm", []RegionView{of("a", 0, 10, 10), of("b", 20, 10, 10)}, Policy{KeepWarm: 2}, []float64{98, 2, 0}, api.ReasonSameRegion},
 		{"keep warm, but not beyond what it can take", []RegionView{of("a", 0, 100, 100), of("b", 20, 1, 1)}, Policy{KeepWarm: 2}, []float64{99, 1, 0}, api.ReasonSameRegion},
 		{"keep warm, but not a drained region", []RegionView{of("a", 0, 10, 10), drainedTo(of("b", 20, 10, 10), 100), of("c", 40, 10, 10)}, Policy{KeepWarm: 2}, []float64{98, 0, 2}, api.ReasonSameRegion},

@@ -63,17 +63,17 @@ func (s *scene) trace() api.Trace {
 		t.Steps = append(t.Steps, step)
 	}
 	last := api.TraceStep{Step: "nearest tier", In: in}
-	if !best.panicking() && len(s.groups) > 0 {
-		var parts []string
-		for i := range s.groups {
-			if g := &s.groups[i]; g.tier.Weight > 0 {
+	var parts []string
+	for i := range s.groups {
+		if g := &s.groups[i]; g.tier.Weight > 0 {
+			if !best.panicking() { // nobody is left who could be offered otherwise
 				last.Out += len(g.tier.Endpoints)
-				parts = append(parts, percent(g.tier.Weight)+" to "+g.describe())
 			}
+			parts = append(parts, percent(g.tier.Weight)+" to "+g.describe())
 		}
-		if len(parts) > 1 {
-			last.Step, last.Note = "shares", strings.Join(parts, ", ")
-		}
+	}
+	if len(parts) > 1 {
+		last.Step, last.Note = "shares", strings.Join(parts, ", ")
 	}
 	t.Steps = append(t.Steps, last)
 	t.WouldChange = s.wouldChange()

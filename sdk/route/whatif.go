@@ -67,7 +67,7 @@ func WhatIf(q Question) Impact {
 	w := weighing{q: &q, was: survey(&q.View, &q.Policy, &q.Caller), is: survey(&left, &q.Policy, &q.Caller)}
 	w.measure(&before)
 	if w.base != nil {
-		im.Demand = w.base.size(false)
+		im.Demand = w.base.total + w.base.more
 	}
 	im.Row.Regions = w.shares(&before, &after)
 	im.judge(&before, &after, left.empty())
@@ -175,12 +175,12 @@ func unitWord(unit string) string {
 
 // weighing compares what regions get with what they carry.
 type weighing struct {
-	q        *Question
-	was, is  []place // before and after the loss
-	base     *place  // of was: where the traffic belongs; nil = nowhere
-	declared bool
-	demand   float64 // what base carries when whole; 0 = not known
-	work     float64 // what base's instances do now for all of this traffic, by their load; 0 = not known
+	q       *Question
+	was, is []place // before and after the loss
+	base    *place  // of was: where the traffic belongs; nil = nowhere
+	by      measure
+	demand  float64 // what base carries when whole, by measure; 0 = not known
+	work    float64 // what base's instances do now for all of this traffic, by their load; 0 = not known
 }
 
 // measure finds out how much traffic there is.
@@ -188,13 +188,8 @@ func (w *weighing) measure(before *Decision) {
 	if w.base = belongs(w.was); w.base == nil {
 		return
 	}
-	w.declared = !w.base.undeclared && w.base.more == 0
-	for i := range w.was {
-		if pl := &w.was[i]; !pl.refused && len(pl.kinds) > 0 {
-			w.declared = w.declared && !pl.undeclared
-		}
-	}
-	w.demand = w.base.size(w.declared)
+	w.by = measureBy(w.base)
+	w.demand = w.by.whole
 	if share := before.share(w.base.region()); share > 0 && !before.Panic {
 		w.work = w.load(w.base.region()) / 100 * w.able(w.base) / share
 	}
@@ -202,10 +197,11 @@ func (w *weighing) measure(before *Decision) {
 
 // able is how much the usable instances of a region can do, those too that are known by number only.
 func (w *weighing) able(pl *place) float64 {
-	if w.declared {
-		return pl.capWell
+	able := w.by.of(pl.ableWell, pl.region() == w.base.region())
+	if !w.by.told {
+		able += pl.moreWell
 	}
-	return pl.well + pl.moreWell
+	return able
 }
 
 // load is how much a region's instances are used, in percent; 0 = not known.
@@ -253,7 +249,7 @@ func (w *weighing) weigh(s *api.WhatIfShare, was *place, down bool) {
 		}
 	}
 	s.Unit = api.UnitInstances
-	if w.declared {
+	if w.by.told {
 		s.Unit = api.UnitCapacity
 	}
 	gets, carries := s.After*w.demand, w.carries(is)

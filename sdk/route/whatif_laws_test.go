@@ -85,7 +85,7 @@ func TestWhatIfIsWhatWouldBeDecided(t *testing.T) {
 	r := seeded(t)
 	effects := map[api.Effect]int{}
 	for range 6_000 {
-		d := draw(r)
+		d := draw(r).mixed(r)
 		d.c.Memory = Memory{} // it is asked where it ends
 		m := drawLosses(r)
 		q := d.question(r, m)
@@ -143,7 +143,7 @@ func TestWhatIfLosingMoreNeverHelps(t *testing.T) {
 	r := seeded(t)
 	worse := 0
 	for range 3_000 {
-		d := draw(r)
+		d := draw(r).mixed(r)
 		few := drawLosses(r)
 		more := Mask{append(slices.Clone(few.Losses), drawLosses(r).Losses...)}
 		a, b := WhatIf(d.question(r, few)).Row, WhatIf(d.question(r, more)).Row

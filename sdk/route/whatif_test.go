@@ -145,7 +145,7 @@ func TestWhatIfWorkedCases(t *testing.T) {
 			[]RegionView{of("us", 0, 0, 3), of("eu", 80, 0, 2)},
 			Policy{},
 			loseRegion("eu"), nil,
-			api.EffectWasDown, "us 1>1 3/0", "0", "it is down as it is: no usable instance of s is known anywhere; offering the 3 that are critical in us",
+			api.EffectWasDown, "us 0.6>1 3/0, eu 0.4>0 0/0", "-32", "it is down as it is: no usable instance of s is known anywhere; offering the 3 that are critical in us (60 %), the 2 that are critical in eu (40 %)",
 		},
 		{
 			"only a drained region is left, and serves",
