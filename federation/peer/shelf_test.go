@@ -8,9 +8,10 @@ import (
 	"github.com/nearside/nearside/sdk/api"
 )
 
+// noRelay is a source that nobody asks; it has a size, so that each is another one.
 type noRelay struct {
 	Relay
-	int
+	_ byte
 }
 
 // P8: readers that come once under many names leave nothing behind.

@@ -116,7 +116,7 @@ func BenchmarkFarChange(b *testing.B) {
 				}
 				late += time.Since(began)
 				// The others' share of it counts, and is not what is waited for.
-				time.Sleep(20 * time.Millisecond)
+				<-time.After(20 * time.Millisecond)
 			}
 			b.ReportMetric(float64((processorTime()-spent).Microseconds())/float64(b.N), "cpu-µs/change")
 			b.ReportMetric(float64(late.Microseconds())/float64(b.N), "late-µs/change")

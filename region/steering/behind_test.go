@@ -121,12 +121,12 @@ func TestNodeThatIsBehindWritesWhatItAcknowledges(t *testing.T) {
 					}
 				}
 				must(c.before(ahead))
-				time.Sleep(time.Second)
+				<-time.After(time.Second) // in the bubble
 				shut.close()
 				must(c.ahead(ahead))
 				done := make(chan error, 1)
 				go func() { done <- c.behind(behind) }()
-				time.Sleep(100 * time.Millisecond)
+				<-time.After(100 * time.Millisecond)
 				shut.open()
 				must(<-done)
 				synctest.Wait()

@@ -22,7 +22,7 @@ func (n *noted) IsRecording() bool        { return true }
 func (n *noted) SpanKind() trace.SpanKind { return n.kind }
 func (n *noted) SetAttributes(list ...attribute.KeyValue) {
 	for _, kv := range list {
-		n.got[kv.Key] = kv.Value.Emit()
+		n.got[kv.Key] = kv.Value.String()
 	}
 }
 
