@@ -1,10 +1,12 @@
 package backup
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -157,3 +159,50 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// P8: a file that unpacks to more than a store holds is refused, and says so; to look at a file keeps none of its
+// records.
+func TestFileThatUnpacksToTooMuchIsRefused(t *testing.T) {
+	var stream bytes.Buffer
+	if err := writeRecords(&stream, []store.Record{{Key: "a", Value: make([]byte, 600)}, {Key: "b", Value: make([]byte, 600)}}); err != nil {
+		t.Fatal(err)
+	}
+	for most, want := range map[uint64]bool{1202: true, 1201: false} {
+		_, err := readRecords(bufio.NewReader(bytes.NewReader(stream.Bytes())), most, func(store.Record) error { return nil })
+		if (err == nil) != want || err != nil && (!errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "1201 bytes")) {
+			t.Errorf("at most %d bytes: %v", most, err)
+		}
+	}
+
+	img := store.Image{Epoch: api.Epoch{Generation: 1, Nonce: 2}, Revision: 3}
+	zeros := make([]byte, 1<<20)
+	for i := range 128 {
+		img.Records = append(img.Records, store.Record{Key: fmt.Sprintf("kv/%03d", i), Value: zeros, Revision: 1})
+	}
+	whole := file(t, img)
+	runtime.GC()
+	var before, during runtime.MemStats
+	runtime.ReadMemStats(&before)
+	peak, seen := uint64(0), 0
+	in := readerFunc(func(p []byte) (int, error) {
+		if seen == len(whole) {
+			return 0, io.EOF
+		}
+		n := copy(p[:min(len(p), 512)], whole[seen:])
+		seen += n
+		runtime.GC()
+		runtime.ReadMemStats(&during)
+		peak = max(peak, during.HeapAlloc)
+		return n, nil
+	})
+	if _, err := Inspect(in); err != nil {
+		t.Fatal(err)
+	}
+	if grown := int64(peak) - int64(before.HeapAlloc); grown > 64<<20 {
+		t.Errorf("%d bytes of file, 128 MiB of records: Inspect kept %d MiB", len(whole), grown>>20)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -33,7 +33,7 @@ func Read(r io.Reader, each func(store.Record) error) (Header, error) {
 		return h, err
 	}
 	defer z.Close()
-	n, err := readRecords(bufio.NewReaderSize(z, 64<<10), each)
+	n, err := readRecords(bufio.NewReaderSize(z, 64<<10), maxRecords, each)
 	switch {
 	case err != nil:
 		return h, in.cause(err)
@@ -161,9 +161,9 @@ func (in *reader) finish() error {
 	return nil
 }
 
-// readRecords reads the unpacked stream to its end.
-func readRecords(r *bufio.Reader, each func(store.Record) error) (int, error) {
-	count, last := 0, ""
+// readRecords reads the unpacked stream to its end; its records have most bytes at most.
+func readRecords(r *bufio.Reader, most uint64, each func(store.Record) error) (int, error) {
+	count, last, total := 0, "", uint64(0)
 	for {
 		size, err := uvarint(r, store.MaxKey)
 		if err != nil {
@@ -186,6 +186,9 @@ func readRecords(r *bufio.Reader, each func(store.Record) error) (int, error) {
 		}
 		if size, err = uvarint(r, maxValue); err != nil {
 			return count, err
+		}
+		if total += uint64(len(key)) + size; total > most {
+			return count, fmt.Errorf("%w: its records have more than %d bytes, and no store holds so much", ErrDamaged, most)
 		}
 		rec.Value = make([]byte, size)
 		if err := packed(r, rec.Value); err != nil {
@@ -246,22 +249,35 @@ type Info struct {
 	Bytes     int64 `json:"bytes"`  // of the file
 }
 
-// Inspect reads a whole backup, checks it, and says what it holds. It keeps the records in
-// memory meanwhile.
+// Inspect reads a whole backup, checks it, and says what it holds. It keeps no record, only the names
+// of the services.
 func Inspect(r io.Reader) (Info, error) {
 	counter := &countingReader{r: r}
-	var img store.Image
+	var info Info
+	services := map[api.ServiceKey]struct{}{}
+	var some []store.Record // the few that are looked at together
+	size := 0
+	look := func() {
+		part, _, broken := catalog.Load("", store.Image{Records: some})
+		for _, key := range part.Services() {
+			services[key] = struct{}{}
+		}
+		_, instances := part.Len()
+		info.Instances, info.Broken = info.Instances+instances, info.Broken+len(broken)
+		some, size = nil, 0
+	}
 	h, err := Read(counter, func(rec store.Record) error {
-		img.Records = append(img.Records, rec)
+		some, size = append(some, rec), size+len(rec.Value)
+		if len(some) == 1000 || size >= 4<<20 {
+			look()
+		}
 		return nil
 	})
 	if err != nil {
 		return Info{}, err
 	}
-	img.Epoch, img.Revision = h.Epoch, h.Revision
-	snap, _, broken := catalog.Load(h.Region, img)
-	info := Info{Header: h, Broken: len(broken), Bytes: counter.n}
-	info.Services, info.Instances = snap.Len()
+	look()
+	info.Header, info.Services, info.Bytes = h, len(services), counter.n
 	return info, nil
 }
 

@@ -28,6 +28,7 @@ const (
 	maxChunk   = 1 << 20
 	windowSize = 1 << 20
 	maxValue   = 2 << 20 // bytes of a record; etcd takes 1.5 MiB in a request
+	maxRecords = 8 << 30 // bytes of all records, as much as a store may hold: a small file could unpack to far more
 )
 
 // ErrDamaged: the file is not a backup, not whole, or not as it was written.

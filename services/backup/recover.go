@@ -65,6 +65,9 @@ func Recover(ctx context.Context, cfg RecoverConfig) (res Recovered, err error) 
 	if err != nil {
 		return res, err
 	}
+	if err := HalfDone(dir); err != nil {
+		return res, err
+	}
 	old := filepath.Join(dir, "etcd")
 	if _, err := os.Stat(filepath.Join(old, "etcd", "member", "snap", "db")); err != nil {
 		return res, fmt.Errorf("%w: %s (%w); give the data directory of the node that survived", ErrNoData, dir, err)
@@ -216,9 +219,9 @@ func copyFile(from, to string) error {
 }
 
 // swapInSteps is for file systems that cannot exchange two names. Killed between the steps
-// it leaves the new store unseen in the work directory, and the old one put aside.
+// it leaves the old store put aside, which HalfDone tells.
 func swapInSteps(a, b string) error {
-	aside := b + ".swap"
+	aside := b + putAside
 	if err := os.Rename(b, aside); err != nil {
 		return err
 	}

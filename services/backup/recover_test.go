@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -69,5 +70,40 @@ func TestRecoveryNeverLosesTheOldStore(t *testing.T) {
 	fresh, old, _ = site()
 	if err := swapInSteps(fresh, old); err != nil || holds(old) != "new" || holds(fresh) != "old" {
 		t.Errorf("in steps: %v: %q and %q", err, holds(old), holds(fresh))
+	}
+}
+
+// P1, P11: a recovery that is killed between the two steps of putting the new store in its place is told of, with where
+// the records are; done again after its remedy nothing is in the way.
+func TestRecoveryCutOffInItsLastStepIsTold(t *testing.T) {
+	dir := t.TempDir()
+	old, aside := filepath.Join(dir, "etcd"), filepath.Join(dir, "etcd.swap")
+	if err := os.MkdirAll(filepath.Join(old, "etcd", "member"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := HalfDone(dir); err != nil {
+		t.Errorf("nothing happened: %v", err)
+	}
+	if err := os.Rename(old, aside); err != nil { // as swapInSteps does, and then it is killed
+		t.Fatal(err)
+	}
+	check := func(err error) {
+		t.Helper()
+		if !errors.Is(err, ErrHalfDone) || !strings.Contains(err.Error(), aside+"; move that to "+old) || !strings.Contains(err.Error(), "region recover") {
+			t.Errorf("%v", err)
+		}
+	}
+	check(HalfDone(dir))
+	_, err := Recover(t.Context(), RecoverConfig{Region: "us-east", Node: "us-east-1", DataDir: dir})
+	check(err)
+	if err := os.Mkdir(old, 0o700); err != nil { // by an older version that was started
+		t.Fatal(err)
+	}
+	check(HalfDone(dir))
+	if err := errors.Join(os.Remove(old), os.Rename(aside, old)); err != nil {
+		t.Fatal(err)
+	}
+	if err := HalfDone(dir); err != nil {
+		t.Errorf("after the remedy: %v", err)
 	}
 }

@@ -36,6 +36,27 @@ func newSite(dataDir string) (*site, error) {
 	}
 }
 
+// ErrHalfDone: a recovery was killed between the two steps in which it puts a new store in the place of the old one,
+// on a file system that cannot exchange them at once.
+var ErrHalfDone = errors.New("a recovery was cut off in its last step")
+
+// putAside is where the old store is between the two steps.
+const putAside = ".swap"
+
+// HalfDone returns ErrHalfDone with the remedy when the store of a data directory is not in its place: whoever began
+// there would begin an empty region.
+func HalfDone(dataDir string) error {
+	store := filepath.Join(dataDir, "etcd")
+	if _, err := os.Stat(store + putAside); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(store, "etcd", "member")); err == nil {
+		return nil // the step after it was done
+	}
+	return fmt.Errorf("%w: the records of %s are in %s; move that to %s (if that is there, it is empty and can go), and run nearside region recover again",
+		ErrHalfDone, dataDir, store+putAside, store)
+}
+
 // errHeld: the process that builds there still runs.
 var errHeld = errors.New("held")
 

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,5 +79,25 @@ func TestRunningProgramFollowsARegionThatLostItsHistory(t *testing.T) {
 		id := api.InstanceID(fmt.Sprintf("o-%d", i+1))
 		register(id)
 		finds(id)
+	}
+}
+
+// P1, P11: a node does not begin an empty region where a recovery was cut off in its last step.
+func TestNodeDoesNotBeginBesideAStoreThatWasPutAside(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "etcd.swap", "etcd", "member"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Region: "us-east", Dev: true, HTTPAddr: "127.0.0.1:0", FederationAddr: "127.0.0.1:0", DataDir: dir, LogLevel: "info"}
+	if err := cfg.Normalize(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := Run(ctx, cfg, io.Discard); !errors.Is(err, backup.ErrHalfDone) {
+		t.Errorf("started: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "etcd")); err == nil {
+		t.Error("a store was begun")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nearside/nearside/region/store/etcdcluster"
 	"github.com/nearside/nearside/region/store/etcdnode"
 	"github.com/nearside/nearside/region/store/etcdstore"
+	"github.com/nearside/nearside/services/backup"
 )
 
 // openedStore is where a node keeps its region's records, whichever mode the configuration
@@ -57,6 +58,9 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*openedStore,
 
 // openEmbedded runs a member beside this node: alone, or one of a cluster.
 func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger) (_ *openedStore, err error) {
+	if err := backup.HalfDone(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	changed := make(chan struct{}, 1)
 	var client atomic.Pointer[etcdstore.Store]
 	cluster := cfg.cluster()
