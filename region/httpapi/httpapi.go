@@ -133,7 +133,8 @@ type door struct {
 	tracer  trace.Tracer // nil = no traces
 	stamps  stamper
 	sent    *encoded.Budget // of the frames of watches
-	beside  bool            // of a federation that is its own process
+	crowd   *crowd
+	beside  bool // of a federation that is its own process
 }
 
 // sentBytes bounds what is kept of the frames of watches: some 6,000 changes.
@@ -164,6 +165,7 @@ func newHandler(cfg Config, beside bool) (http.Handler, error) {
 		ids:    newRequestIDs(),
 		stamps: newStamper(cfg.Region, cfg.Node),
 		sent:   encoded.NewBudget(sentBytes),
+		crowd:  newCrowd(func() int { return cfg.Registry.Limits().Watches }, cfg.Dev),
 	}
 	if cfg.TracerProvider != nil {
 		d.tracer = cfg.TracerProvider.Tracer("github.com/nearside/nearside/region/httpapi")
