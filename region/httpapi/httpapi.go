@@ -136,6 +136,7 @@ type door struct {
 	sent    *encoded.Budget // of the frames of watches
 	backups chan struct{}   // capacity maxBackups: held by who sends one
 	beside  bool            // of a federation that is its own process
+	crowd   *crowd
 }
 
 // sentBytes bounds what is kept of the frames of watches: some 6,000 changes.
@@ -168,6 +169,7 @@ func newHandler(cfg Config, beside bool) (http.Handler, error) {
 		sent:   encoded.NewBudget(sentBytes),
 
 		backups: make(chan struct{}, maxBackups),
+		crowd:   newCrowd(func() int { return cfg.Registry.Limits().Watches }, cfg.Dev),
 	}
 	if cfg.TracerProvider != nil {
 		d.tracer = cfg.TracerProvider.Tracer("github.com/nearside/nearside/region/httpapi")

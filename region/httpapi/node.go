@@ -52,6 +52,7 @@ func (d *door) limits(context.Context, *request) (answer, error) {
 	if d.KV != nil {
 		d.KV.Limits(&l)
 	}
+	l.WatchesPerClient, l.HeaderBytes = d.crowd.most(), maxHeaderBytes
 	return answer{body: &l, stamp: d.Registry.Stamp()}, nil
 }
 

@@ -61,6 +61,11 @@ func (d *door) streaming(w http.ResponseWriter, r *request, run func(context.Con
 	if d.Closing.Err() != nil {
 		return errClosing
 	}
+	leave, err := d.crowd.enter(r.RemoteAddr)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	rc := controller(w)
 	// The server's deadline for reading a request would end the stream: the connection is
 	// read all the while, to notice a client that leaves.
@@ -82,7 +87,7 @@ func (d *door) streaming(w http.ResponseWriter, r *request, run func(context.Con
 	timer := time.AfterFunc(openAfter, func() { _ = s.open() })
 	defer timer.Stop()
 	defer s.close()
-	err := run(ctx, s)
+	err = run(ctx, s)
 	if s.close() {
 		d.Logger.Debug("watch ended", "request_id", w.Header().Get(api.HeaderRequestID), "frames", s.frames,
 			"cause", context.Cause(ctx), "error", err)

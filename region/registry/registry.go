@@ -356,6 +356,8 @@ func (r *Registry) Limits() api.Limits {
 		EvictionWindow: api.Duration(r.brake.Window), BookmarkInterval: api.Duration(api.BookmarkInterval),
 		Policies: api.MaxPolicies, PolicyBytes: api.MaxPolicyBytes, PolicyRegions: api.MaxPolicyRegions,
 		DrainOverMax: api.Duration(api.MaxDrainOver), DrainSteps: api.MaxDrainSteps,
+		CheckTimeoutMin: api.Duration(api.MinCheckTimeout), CheckThreshold: api.MaxCheckThreshold, CheckPathBytes: api.MaxCheckPath,
+		CheckServiceBytes: api.MaxCheckService, DeregisterAfterMin: api.Duration(time.Second), DeregisterAfterMax: api.Duration(api.MaxDeregisterAfter),
 		WhatIfLosses: api.MaxWhatIfLosses, WhatIfServices: api.MaxWhatIfServices,
 		EventDetailBytes: api.MaxEventDetail, EventLogBytes: api.EventLogBytes, EventLogAge: api.Duration(api.EventLogAge),
 	}

@@ -11,7 +11,7 @@ type CheckKind string
 
 // The kinds. All but ttl are run by the region, against the instance's own address.
 const (
-	CheckHTTP  CheckKind = "http"  // GET: 2xx passes, and no redirect is followed
+	CheckHTTP  CheckKind = "http"  // GET: 200 to 399 passes, and no redirect is followed
 	CheckHTTPS CheckKind = "https" // the same over TLS, the certificate not verified
 	CheckTCP   CheckKind = "tcp"   // a connection is accepted
 	CheckGRPC  CheckKind = "grpc"  // grpc.health.v1 says SERVING, without TLS

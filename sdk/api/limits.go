@@ -133,4 +133,16 @@ type Limits struct {
 	// Of one what-if: the regions, zones and links that it takes away, and the services that it names.
 	WhatIfLosses   int `json:"whatif_losses"`
 	WhatIfServices int `json:"whatif_services"`
+	// Of a health check, beside its interval and the longest timeout: equal results in a row, and how
+	// long it may fail before the instance is removed.
+	CheckTimeoutMin    Duration `json:"check_timeout_min"`
+	CheckThreshold     int      `json:"check_threshold"`
+	CheckPathBytes     int      `json:"check_path_bytes"`
+	CheckServiceBytes  int      `json:"check_service_bytes"`
+	DeregisterAfterMin Duration `json:"deregister_after_min"`
+	DeregisterAfterMax Duration `json:"deregister_after_max"`
+	// WatchesPerClient is how many streams one address may have open at a node; 0 = as many as all.
+	WatchesPerClient int `json:"watches_per_client,omitempty"`
+	// HeaderBytes is how long a request's headers may be together.
+	HeaderBytes int `json:"header_bytes,omitempty"`
 }

@@ -55,11 +55,16 @@ func (s *session) places(ctx context.Context, f *regionFlags) ([]place, error) {
 	if err != nil {
 		return nil, err
 	}
+	names := regionsOf(f.names)
 	var list api.RegionList
 	if _, err := s.client.get(ctx, api.PathRegions, nil, &list); err != nil {
-		return nil, err
+		// Where all addresses are given the node asked has nothing to add, and may be the one that is away.
+		given := !f.all && !slices.ContainsFunc(names, func(r api.Region) bool { return at[r] == "" })
+		if !given || !retryable(err) || ctx.Err() != nil {
+			return nil, err
+		}
+		list = api.RegionList{}
 	}
-	names := regionsOf(f.names)
 	if f.all {
 		for _, r := range list.Regions {
 			names = append(names, r.Region)
@@ -142,8 +147,8 @@ type outcome struct {
 	Remedy string     `json:"remedy,omitempty"`
 }
 
-// everywhere does work in several regions at once, and reports each. With some failures, or all,
-// the exit code is ExitPartial; when all fail alike it is that of the first.
+// everywhere does work in several regions at once, and reports each. With a failure, or only such,
+// the exit code is ExitPartial: the cause is a region's own, and told with it.
 func (s *session) everywhere(ctx context.Context, f *regionFlags, what string, work func(*client) (string, error)) error {
 	places, err := s.places(ctx, f)
 	if err != nil {
@@ -193,8 +198,15 @@ func (s *session) everywhere(ctx context.Context, f *regionFlags, what string, w
 	if len(failed) > 0 {
 		return &cliError{
 			exit: ExitPartial, detail: fmt.Sprintf("%s: failed in %d of %d regions: %s", what, len(failed), len(out), strings.Join(failed, ", ")),
-			remedy: "it is safe to repeat; the others have it already",
+			remedy: remedyTogether(len(failed), len(out)),
 		}
 	}
 	return nil
+}
+
+func remedyTogether(failed, all int) string {
+	if failed == all {
+		return "it is safe to repeat"
+	}
+	return "it is safe to repeat; the others have it already"
 }

@@ -165,11 +165,17 @@ func (s *session) kvPut(ctx context.Context, key, value string, cas *casFlag) er
 	if _, err := s.client.send(ctx, http.MethodPut, api.PathKVKey(key), q, &payload{"application/octet-stream", b}, &w); err != nil {
 		return err
 	}
-	return s.out.print(view{data: w, names: []string{w.Key}, text: func(t *sheet) {
+	if err := s.out.print(view{data: w, names: []string{w.Key}, text: func(t *sheet) {
 		t.table(s.labelled(append(narrow("KEY", "REVISION", "CREATED"), wideOnly("EPOCH")...), [][]cell{{
 			text(w.Key), revision(w.Revision), revision(w.Created), text(w.Epoch.String()),
 		}}))
-	}})
+	}}); err != nil {
+		return err
+	}
+	if w.Created == w.Revision && !s.out.machine() {
+		s.note("new; undo: nearside kv delete %s%s --cas %d", s.nsFlag(), w.Key, w.Revision)
+	}
+	return nil
 }
 
 // kvValue reads the value that an argument stands for.

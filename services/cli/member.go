@@ -77,7 +77,7 @@ missing is named. The node ends by itself; its data directory is of no use any m
 			if _, err := s.client.do(ctx, http.MethodDelete, api.PathMember(region, args[0]), q, nil); err != nil {
 				return err
 			}
-			s.note("removed %s", args[0])
+			s.note("removed %s; to have it back: nearside region member add NODE=HOST:PORT, and start it on an empty --data-dir", args[0])
 			return nil
 		}),
 	}

@@ -155,6 +155,16 @@ func TestPolicyInSeveralRegions(t *testing.T) {
 	want(t, eu, "policy delete orders --regions eu-west,us-east", ExitOK, "had none")
 }
 
+// With the addresses of all regions given, the node asked is not needed; without, it is.
+func TestPolicyWithoutTheNodeAsked(t *testing.T) {
+	us, ap := newRegion(t, "us-east", nil), newRegion(t, "ap-south", nil)
+	away := closedAddr(t)
+	want(t, away, "policy set orders --keep-warm 3 --regions us-east,ap-south --at us-east="+us+" --at ap-south="+ap, ExitOK, "us-east   ok", "ap-south  ok")
+	want(t, us, "policy get orders", ExitOK, "keep_warm  3")
+	want(t, away, "policy set orders --keep-warm 3 --regions us-east,ap-south --at us-east="+us, ExitUnreachable)
+	want(t, away, "policy set orders --keep-warm 3 --all-regions --at us-east="+us, ExitUnreachable)
+}
+
 // tokens notes which bearer tokens it is shown.
 type tokens struct{ seen chan string }
 

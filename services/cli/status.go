@@ -65,6 +65,9 @@ func (s *session) setStatus(ctx context.Context, service, id string, change api.
 	switch {
 	case change.Status == api.StatusPassing && now.Status != api.StatusPassing:
 		more = "that is what its checks say"
+	case change.Status != api.StatusPassing && len(now.Checks) == 0 && was.Status != change.Status && was.Status != api.StatusPassing && was.Status != api.StatusDraining:
+		// Without checks what it was is what somebody set: --undo would go past it.
+		more = "undo: nearside status " + s.nsFlag() + service + " " + id + " " + string(was.Status)
 	case change.Status != api.StatusPassing:
 		more = "undo: nearside status " + s.nsFlag() + service + " " + id + " --undo"
 	}

@@ -288,3 +288,20 @@ func TestServicesOfAllPages(t *testing.T) {
 	wantCode(t, r, ExitOK)
 	wantText(t, "stdout", r.stdout, "orders\npayments\n")
 }
+
+// Who changes something is told how to take it back.
+func TestUndoIsTold(t *testing.T) {
+	was := instanceList.Instances[1] // warning, and without checks
+	now := was
+	now.Status = api.StatusCritical
+	const path = "/v1/services/orders/instances/orders-2"
+	node := newNode(t, map[string]reply{
+		"GET " + path:             {body: was},
+		"PUT " + path + "/status": {body: now},
+		"PUT /v1/kv/new":          {body: api.KVWritten{Key: "new", Revision: 7, Created: 7}},
+		"PUT /v1/kv/old":          {body: api.KVWritten{Key: "old", Revision: 8, Created: 7}},
+	})
+	wantContains(t, "stderr", run(t, node.URL, "status", "orders", "orders-2", "critical").stderr, "undo: nearside status orders orders-2 warning")
+	wantText(t, "stderr", run(t, node.URL, "kv", "put", "new", "1").stderr, "new; undo: nearside kv delete new --cas 7\n")
+	wantText(t, "stderr", run(t, node.URL, "kv", "put", "old", "1").stderr, "")
+}
