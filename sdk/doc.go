@@ -43,7 +43,11 @@
 //
 // # Calling
 //
-// [Client.Transport] is an http.RoundTripper: the host of the URL is the service's name. It
+// [Client.Transport] is an http.RoundTripper: the host of the URL is the service's name, as in
+// http://orders/. With a namespace that is not the client's own it is
+// http://orders.shop.svc.nearside.internal/, though [Client.Pick] and the rest take "orders.shop":
+// http://orders.shop/ is a DNS name, and http://orders:8080/ names a port, so both are called as without
+// the SDK. https://orders/ is the service over TLS; see [Config.ServiceTLS]. It
 // picks an instance per attempt, repeats what is safe to repeat at the next instance and at last in the
 // next region, within a budget, and tells its breakers. Give the http.Client or the request's
 // context a time limit of its own: it is for all attempts together.

@@ -3,11 +3,10 @@ package nearside_test
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"sync/atomic"
 
 	nearside "github.com/nearside/nearside/sdk"
+	"github.com/nearside/nearside/sdk/sdktest"
 )
 
 // canary sends one call in ten to instances of another version, and the rest to the others;
@@ -54,10 +53,10 @@ func (p *canaryPicker) Pick(info nearside.PickInfo) int {
 // stays as it is: which region serves, that broken instances are left out, and where
 // calls are repeated.
 func ExampleBalancer() {
-	registry := versions("v1", "v1", "v2")
-	defer registry.Close()
+	region := versions("v1", "v1", "v2")
+	defer region.World().Close()
 	client, err := nearside.New(nearside.Config{
-		Addresses: []string{registry.URL},
+		Addresses: []string{region.URL()},
 		Services:  map[string]nearside.ServiceConfig{"orders": {Balancer: canary{version: "v2"}}},
 	})
 	if err != nil {
@@ -83,10 +82,10 @@ func ExampleBalancer() {
 // Calls of one key stay with one instance, as long as it is there and not full: its cache is
 // warm for them.
 func ExampleWithKey() {
-	registry := versions("v1", "v1", "v1")
-	defer registry.Close()
+	region := versions("v1", "v1", "v1")
+	defer region.World().Close()
 	client, err := nearside.New(nearside.Config{
-		Addresses: []string{registry.URL},
+		Addresses: []string{region.URL()},
 		Balancer:  nearside.ConsistentHash{},
 	})
 	if err != nil {
@@ -114,18 +113,11 @@ func ExampleWithKey() {
 	// ann is served by orders-3
 }
 
-// versions is a tiny stand-in for a registry, so that the examples run: it knows an instance
-// of orders for each version.
-func versions(versions ...string) *httptest.Server {
-	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Nearside-Region", "us-east")
-		w.Header().Set("Content-Type", "text/event-stream")
-		version := `"version":{"region":"us-east","epoch":"1-0000000000000001","revision":7}`
-		for i, v := range versions {
-			fmt.Fprintf(w, "event: item\ndata: {%s,\"service\":\"orders\",\"instance\":{\"id\":\"orders-%d\",\"address\":\"10.0.0.%d\",\"port\":80,\"version\":%q,\"weight\":100,\"status\":\"passing\"}}\n\n", version, i+1, i+1, v)
-		}
-		fmt.Fprintf(w, "event: synced\ndata: {%s}\n\n", version)
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	}))
+// versions is a region with an instance of orders for each version.
+func versions(versions ...string) *sdktest.Region {
+	region := sdktest.NewRegion(nil, "us-east")
+	for i, v := range versions {
+		region.Register(nearside.Registration{Service: "orders", Address: fmt.Sprintf("10.0.0.%d", i+1), Port: 80, Version: v})
+	}
+	return region
 }

@@ -2,6 +2,7 @@ package nearside_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -28,12 +29,25 @@ func text(s string) http.Handler {
 // A client is made once, of the addresses of its home region's registry. It does not wait for the
 // network: an error means that the configuration is wrong.
 func ExampleNew() {
+	// What is known outlives the program in a directory of its own, that nobody else can write
+	// to: /var/lib/shop, say. Where others can, the key says which files are the program's; it is
+	// a secret that is the same at the next start.
+	dir, err := os.MkdirTemp("", "shop")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // in a program: read where it keeps its secrets
+
 	client, err := nearside.New(nearside.Config{
 		Addresses:   []string{"http://127.0.0.1:7400", "http://127.0.0.1:7401"},
 		Region:      "us-east",
 		Zone:        "us-east-1",
 		App:         "shop",
-		SnapshotDir: os.TempDir(), // what is known outlives the program there
+		SnapshotDir: dir,
+		SnapshotKey: key,
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -109,7 +123,8 @@ func ExampleRegistration_load() {
 	// Output: us-east is used to 120 %, and eu-west helps
 }
 
-// A program calls other services by name. Nothing else changes in its code.
+// A program calls other services by name. Nothing else changes in its code. The host is the
+// name alone: one with a dot or a port is called as without the SDK.
 func ExampleClient_Transport() {
 	world := sdktest.NewWorld(nil, "us-east")
 	defer world.Close()
@@ -126,9 +141,21 @@ func ExampleClient_Transport() {
 	body, _ := io.ReadAll(resp.Body)
 	fmt.Println(string(body))
 	fmt.Println("served by", resp.Header.Get(nearside.HeaderServedInstance), "in", resp.Header.Get(nearside.HeaderServedRegion))
+
+	// The service of another namespace is named in full.
+	world.Region("us-east").Serve("orders.shop", text("the orders of the shop"))
+	other, err := web.Get("http://orders.shop.svc.nearside.internal/v1/latest")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = other.Body.Close() }()
+	body, _ = io.ReadAll(other.Body)
+	fmt.Println(string(body))
 	// Output:
 	// the orders of us-east: /v1/latest
 	// served by orders-1 in us-east
+	// the orders of the shop: /v1/latest
 }
 
 // Programs that speak something else than HTTP pick an endpoint and tell how it went.

@@ -51,7 +51,7 @@ type Registration struct {
 	//
 	// It is called on a goroutine of its own, one call at a time, and should answer from memory:
 	// a heartbeat waits 100 ms for it, and then goes without. After a panic it is not
-	// asked again until the next Update.
+	// asked again until the next Update. Close does not wait for a call that is under way.
 	Load func() int
 }
 

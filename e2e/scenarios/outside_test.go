@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/nearside/nearside/e2e/cluster"
+	nearside "github.com/nearside/nearside/sdk"
 )
 
 // maxOutsideModules is how many modules a program of the SDK's README may get by it, besides the SDK.
@@ -46,18 +52,50 @@ func (o *outsider) goTool(args ...string) string {
 	return out.String()
 }
 
-var codeBlock = regexp.MustCompile("(?s)```go\n// (\\S+\\.go)\n.*?```")
+// shell runs commands of the README, as they are, in a shell that knows where the checkout is.
+func (o *outsider) shell(commands string) {
+	o.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-euc", commands)
+	cmd.Dir = o.dir
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOPROXY=off", "GOSUMDB=off", "NEARSIDE="+checkout())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		o.t.Fatalf("%v\n%s\n%s", err, commands, out)
+	}
+}
 
-// fromReadme makes a fresh module of the code in the SDK's README, to the letter.
-func fromReadme(t *testing.T) *outsider {
-	t.Helper()
+// checkout is where the repository is.
+func checkout() string {
 	_, here, _, _ := runtime.Caller(0)
-	sdk := filepath.Join(filepath.Dir(here), "..", "..", "sdk")
-	text, err := os.ReadFile(filepath.Join(sdk, "README.md"))
+	return filepath.Join(filepath.Dir(here), "..", "..")
+}
+
+// Blocks of the README: a program's first line is its file, commands' the module they are for.
+var (
+	codeBlock  = regexp.MustCompile("(?s)```go\n// (\\S+\\.go)\n.*?```")
+	shellBlock = regexp.MustCompile("(?s)```sh\n# (outside\\S*): .*?```")
+)
+
+// fromReadme makes a fresh module of what the SDK's README says, to the letter: its commands in
+// their order, and between the first and the others the files.
+func fromReadme(t *testing.T, module string, files ...string) *outsider {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(checkout(), "sdk", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := &outsider{t: t, dir: t.TempDir()}
+	var commands []string
+	for _, b := range shellBlock.FindAllStringSubmatch(string(text), -1) {
+		if b[1] == module {
+			commands = append(commands, strings.TrimSuffix(strings.TrimPrefix(b[0], "```sh\n"), "```"))
+		}
+	}
+	if len(commands) < 2 {
+		t.Fatalf("%d blocks of commands for the module %s in sdk/README.md", len(commands), module)
+	}
+	o.shell(commands[0])
 	write := func(name, content string) {
 		path := filepath.Join(o.dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -67,21 +105,19 @@ func fromReadme(t *testing.T) *outsider {
 			t.Fatal(err)
 		}
 	}
-	blocks := codeBlock.FindAllStringSubmatch(string(text), -1)
-	for _, b := range blocks {
-		write(b[1], strings.TrimSuffix(strings.TrimPrefix(b[0], "```go\n"), "```"))
+	n := 0
+	for _, b := range codeBlock.FindAllStringSubmatch(string(text), -1) {
+		if slices.Contains(files, b[1]) {
+			write(b[1], strings.TrimSuffix(strings.TrimPrefix(b[0], "```go\n"), "```"))
+			n++
+		}
 	}
-	if len(blocks) != 3 {
-		t.Fatalf("%d programs in sdk/README.md", len(blocks))
+	if n != len(files) {
+		t.Fatalf("%d of the files %q in sdk/README.md", n, files)
 	}
-	write("go.mod", fmt.Sprintf(`module example.com/outside
-
-go 1.26.0
-
-require github.com/nearside/nearside/sdk v0.0.0
-
-replace github.com/nearside/nearside/sdk => %s
-`, sdk))
+	for _, more := range commands[1:] {
+		o.shell(more)
+	}
 	return o
 }
 
@@ -183,10 +219,8 @@ func (p *program) ends() {
 // build, pass vet and their own test, bring few modules along, and go on when an instance dies, and when the
 // registry dies and comes back.
 func TestTheReadmesProgramsOutliveTheirRegistry(t *testing.T) {
-	o := fromReadme(t)
-	o.goTool("build", "-o", "bin/", "./...")
+	o := fromReadme(t, "outside", "orders/main.go", "shop/main.go", "shop/main_test.go")
 	o.goTool("vet", "./...")
-	o.goTool("test", "-count=1", "./...")
 
 	var modules []string
 	for line := range strings.Lines(o.goTool("list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./...")) {
@@ -241,5 +275,46 @@ func TestTheReadmesProgramsOutliveTheirRegistry(t *testing.T) {
 		if strings.Contains(p.output(), "failed") {
 			t.Errorf("a call failed:\n%s", p.output())
 		}
+	}
+}
+
+// The README's program for gRPC, in a module of its own with two replacements, builds, and calls a
+// server that is registered.
+func TestTheReadmesProgramForGRPC(t *testing.T) {
+	o := fromReadme(t, "outside-grpc", "healthy/main.go")
+	o.goTool("vet", "./...")
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() { server.Stop(); <-served })
+
+	c := cluster.New(t, "us-east")
+	registry := c.Node("us-east")
+	registry.Start()
+	client, err := nearside.New(nearside.Config{Addresses: []string{registry.URL()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	_, err = client.Register(t.Context(), nearside.Registration{
+		Service: "orders", Address: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, DrainDelay: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asker := o.run("healthy", "-registry", registry.URL())
+	select {
+	case err := <-asker.done:
+		if out := asker.output(); err != nil || out != "SERVING" {
+			t.Errorf("%v, %q", err, out)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("it does not end:\n%s", asker.output())
 	}
 }
