@@ -208,7 +208,7 @@ func (w *weighing) able(pl *place) float64 {
 func (w *weighing) load(r api.Region) float64 {
 	for i := range w.q.View.Regions {
 		if w.q.View.Regions[i].Origin.Region == r && i < len(w.q.Facts) {
-			return w.q.Facts[i].Load
+			return clamp(w.q.Facts[i].Load, 0, maxLoad)
 		}
 	}
 	return 0
