@@ -18,6 +18,7 @@ import (
 	"github.com/nearside/nearside/e2e/cluster"
 	nearside "github.com/nearside/nearside/sdk"
 	"github.com/nearside/nearside/sdk/api"
+	"github.com/nearside/nearside/services/shop"
 )
 
 // service is what callers call, and where they may.
@@ -26,12 +27,13 @@ type service struct {
 	allowed    []api.Region // nil = all
 	localOnly  bool
 	every      time.Duration // of one program
+	post       string        // where every second call goes instead, by POST with a key
 }
 
 var services = []service{
 	{name: "catalog", path: "/products/sku-1", every: 150 * time.Millisecond},
 	{name: "users", path: "/users/u-1", allowed: []api.Region{us, eu}, every: 250 * time.Millisecond},
-	{name: "payments", path: "/fees?amount=1999", localOnly: true, every: 500 * time.Millisecond},
+	{name: "payments", path: "/fees?amount=1999", localOnly: true, every: 500 * time.Millisecond, post: "/charges"},
 }
 
 // may reports whether callers in a region may be served by another.
@@ -154,7 +156,7 @@ func (p *program) run(ctx context.Context, s service) {
 	defer each.Stop()
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -168,7 +170,11 @@ func (p *program) run(ctx context.Context, s service) {
 			return
 		}
 		p.rules.resolved(p, s, before, err)
-		calls.Go(func() { p.call(ctx, s, before) })
+		key := ""
+		if s.post != "" && n%2 == 1 {
+			key = fmt.Sprintf("%s/%s/%d", p.name, s.name, n)
+		}
+		calls.Go(func() { p.call(ctx, s, key, before) })
 	}
 }
 
@@ -177,22 +183,37 @@ type answer struct {
 	region, claimed api.Region     // by the instance's own word, and by the label
 	instance, label api.InstanceID // the same of the instance
 	attempts        int
+	keyed           bool // safe to repeat by its key alone
 	before, after   api.Resolution
 	took            time.Duration
 }
 
-func (p *program) call(ctx context.Context, s service, before api.Resolution) {
-	homeless := p.sky.homeless(p.region)
-	began := time.Now()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.name+s.path, nil)
+// request is a call of a service; with a key it is a POST, which the key makes safe to repeat.
+func (s service) request(ctx context.Context, key string) *http.Request {
+	method, path, body := http.MethodGet, s.path, io.Reader(nil)
+	if key != "" {
+		method, path, body = http.MethodPost, s.post, strings.NewReader(`{"order":"o-1","user":"u-1","amount_cents":1999,"currency":"EUR"}`)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.name+path, body)
 	if err != nil {
 		panic(err)
 	}
+	if key != "" {
+		req.Header.Set(shop.HeaderIdempotencyKey, key)
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req
+}
+
+func (p *program) call(ctx context.Context, s service, key string, before api.Resolution) {
+	homeless := p.sky.homeless(p.region)
+	began := time.Now()
+	req := s.request(ctx, key)
 	resp, err := p.calls.Do(req)
 	if err == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
-		if err == nil && resp.StatusCode != http.StatusOK {
+		if err == nil && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
 			err = fmt.Errorf("status %s of %s", resp.Status, resp.Header.Get(nearside.HeaderServedInstance))
 		}
 	}
@@ -204,8 +225,8 @@ func (p *program) call(ctx context.Context, s service, before api.Resolution) {
 	if err != nil {
 		// Without an instance at home, what must not leave home cannot be called.
 		refused := s.localOnly && (homeless || p.sky.homeless(p.region))
-		p.rules.failed(refused, fmt.Sprintf("%s calls %s: %v\n    after %s; before it: %s\n    now: %s\n    decided lately:%s\n    under way: %s",
-			p.name, s.name, err, took.Round(time.Millisecond), brief(before), brief(after), p.rules.decidedLately(p, s), p.sky.underWay()))
+		p.rules.failed(refused, fmt.Sprintf("%s calls %s by %s: %v\n    after %s; before it: %s\n    now: %s\n    decided lately:%s\n    under way: %s",
+			p.name, s.name, req.Method, err, took.Round(time.Millisecond), brief(before), brief(after), p.rules.decidedLately(p, s), p.sky.underWay()))
 		return
 	}
 	h := resp.Header
@@ -213,7 +234,7 @@ func (p *program) call(ctx context.Context, s service, before api.Resolution) {
 	p.rules.answered(p, s, answer{
 		region: api.Region(h.Get("Shop-Region")), claimed: api.Region(h.Get(nearside.HeaderServedRegion)),
 		instance: api.InstanceID(h.Get("Shop-Instance")), label: api.InstanceID(h.Get(nearside.HeaderServedInstance)),
-		attempts: attempts, before: before, after: after, took: took,
+		attempts: attempts, keyed: key != "", before: before, after: after, took: took,
 	})
 }
 

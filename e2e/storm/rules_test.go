@@ -28,8 +28,12 @@ type rules struct {
 	storm    bool
 	seen     map[*program]map[api.Region]api.Version
 	shares   map[from]*share
-	measured int     // shares
-	worst    float64 // points
+	measured map[bool]int // shares, in calm weather and in the storm
+	abroad   map[bool]int // those of them that decided for another region, at least in part
+	afar     map[bool]int // answers from there
+	posts    map[bool]int // answered calls that are safe by their key alone
+	worst    float64      // points
+	split    split
 	lately   map[from][]api.Region
 	decided  map[from][]string // the last decisions
 }
@@ -37,6 +41,14 @@ type rules struct {
 type from struct {
 	p       *program
 	service string
+}
+
+// split is what became of all calls in the storm that were decided between regions: a storm seldom
+// leaves one decision alone for as long as a share takes.
+type split struct {
+	calls             int
+	decided, variance float64 // calls for other regions than the first, and by how much chance may differ from it
+	served            int
 }
 
 // share is what became of calls in a row that were decided alike.
@@ -50,7 +62,7 @@ type share struct {
 func newRules() *rules {
 	return &rules{
 		breaches: map[string]int{}, took: map[bool][]time.Duration{}, seen: map[*program]map[api.Region]api.Version{},
-		shares: map[from]*share{}, lately: map[from][]api.Region{}, decided: map[from][]string{},
+		shares: map[from]*share{}, measured: map[bool]int{}, abroad: map[bool]int{}, afar: map[bool]int{}, posts: map[bool]int{}, lately: map[from][]api.Region{}, decided: map[from][]string{},
 	}
 }
 
@@ -58,6 +70,10 @@ func newRules() *rules {
 func (r *rules) weather(storm bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for key := range r.shares { // a share is of one weather
+		r.closeLocked(key)
+	}
+	clear(r.shares)
 	r.storm = storm
 }
 
@@ -137,6 +153,9 @@ func (r *rules) answered(p *program, s service, a answer) {
 	defer r.mu.Unlock()
 	r.calls++
 	r.took[r.storm] = append(r.took[r.storm], a.took)
+	if a.keyed {
+		r.posts[r.storm]++
+	}
 	if a.attempts > 1 {
 		r.repeated++
 	}
@@ -148,6 +167,7 @@ func (r *rules) answered(p *program, s service, a answer) {
 	}
 	if a.region != p.region {
 		r.far++
+		r.afar[r.storm]++
 		if (!labelled(a.before, a.region) && !labelled(a.after, a.region)) || a.before.Decision.Reason == "" {
 			r.breachLocked("P3: %s was served %s by %s, and could not say why: %+v", p.name, s.name, a.region, a.before)
 		}
@@ -165,6 +185,9 @@ const (
 	leastShare = 30
 	// tolerance of a share of so many calls, and in it the calls that its ends cut off.
 	tolerance, cutOff = 0.05, 2.0
+	// stormTolerance is for what chance does to many short decisions, and for the calls that are left out
+	// because an attempt failed, which is not as often in one region as in another.
+	stormTolerance = 0.15
 	// homeAgain calls in a row at the nearest region are home.
 	homeAgain = 10
 )
@@ -181,9 +204,25 @@ func (r *rules) shareLocked(key from, a answer) {
 	if !maps.Equal(before, after) {
 		return
 	}
+	if r.storm && a.attempts == 1 {
+		r.split.add(key.p.region, before, a.region)
+	}
 	sh.spoilt = sh.spoilt || a.attempts > 1
 	sh.calls++
 	sh.served[a.region]++
+}
+
+// add counts a call, if it was decided between regions.
+func (s *split) add(home api.Region, decided map[api.Region]float64, by api.Region) {
+	w, ok := decided[home]
+	if !ok || w >= 1 {
+		return
+	}
+	s.calls++
+	s.decided += 1 - w
+	if by != home {
+		s.served++
+	}
 }
 
 func (r *rules) closeLocked(key from) {
@@ -191,7 +230,10 @@ func (r *rules) closeLocked(key from) {
 	if sh == nil || sh.calls < leastShare || sh.spoilt {
 		return
 	}
-	r.measured++
+	r.measured[r.storm]++
+	if sh.weights[key.p.region] < 1 {
+		r.abroad[r.storm]++
+	}
 	for _, region := range regions {
 		got, want := float64(sh.served[region])/float64(sh.calls), sh.weights[region]
 		r.worst = max(r.worst, 100*math.Abs(got-want))
@@ -254,7 +296,9 @@ func (r *rules) verdict(t *testing.T) {
 	}
 	t.Logf("%d safe calls, %d failed; %d answered from afar, all labelled; %d needed more than one attempt; %d of a local-only service refused while home had nothing",
 		r.calls, len(r.failures), r.far, r.repeated, r.refused)
-	t.Logf("calm: %s; storm: %s; %d shares measured, at most %.1f points from what was decided", spread(false), spread(true), r.measured, r.worst)
+	t.Logf("calm: %s; storm: %s", spread(false), spread(true))
+	t.Logf("%d shares measured in calm weather, %d of them with regions abroad, and in the storm %d and %d: at most %.1f points from what was decided; of %d calls in the storm that were decided between regions %d went abroad, decided were %.0f; %d answers from afar in the storm; %d POSTs with a key, %d of them in the storm",
+		r.measured[false], r.abroad[false], r.measured[true], r.abroad[true], r.worst, r.split.calls, r.split.served, r.split.decided, r.afar[true], r.posts[false]+r.posts[true], r.posts[true])
 	const shown = 20
 	if len(r.failures) > 0 {
 		t.Errorf("P3: %d of %d safe calls failed:\n%s", len(r.failures), r.calls, strings.Join(r.failures[:min(len(r.failures), shown)], "\n"))
@@ -262,7 +306,11 @@ func (r *rules) verdict(t *testing.T) {
 	if len(r.broken) > 0 {
 		t.Errorf("rules were broken, so many times each: %v; the first:\n%s", slices.Sorted(maps.Values(r.breaches)), strings.Join(r.broken, "\n"))
 	}
-	if r.measured == 0 || r.far == 0 {
-		t.Errorf("nothing to judge by: %d shares, %d answers from afar", r.measured, r.far)
+	if off := math.Abs(float64(r.split.served)-r.split.decided) / float64(max(r.split.calls, 1)); off > stormTolerance {
+		t.Errorf("of %d calls in the storm that were decided between home and other regions %d went abroad, decided were %.0f", r.split.calls, r.split.served, r.split.decided)
+	}
+	if r.abroad[false] == 0 || r.measured[true] == 0 || r.split.calls == 0 || r.afar[true] == 0 || r.posts[true] == 0 {
+		t.Errorf("nothing to judge by: %d shares with regions abroad in calm weather; in the storm %d shares, %d calls decided between regions, %d answers from afar, %d POSTs with a key",
+			r.abroad[false], r.measured[true], r.split.calls, r.afar[true], r.posts[true])
 	}
 }

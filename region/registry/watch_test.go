@@ -124,7 +124,7 @@ func TestResume(t *testing.T) {
 		}{
 			{"from before", v, "synced, put:register b, delete:deregister a"},
 			{"from now", b.Stamp().Version, "synced"},
-			{"another epoch", api.Version{Region: v.Region, Epoch: api.Epoch{Generation: 9, Nonce: 9}, Revision: v.Revision}, "reset, item b, synced"},
+			{"another epoch", api.Version{Region: v.Region, Epoch: api.Epoch{Generation: v.Epoch.Generation, Nonce: v.Epoch.Nonce + 1}, Revision: v.Revision}, "reset, item b, synced"},
 			{"another region", api.Version{Region: "us-east", Epoch: v.Epoch, Revision: v.Revision}, "reset, item b, synced"},
 			{"before history", api.Version{Region: v.Region, Epoch: v.Epoch, Revision: 0}, "reset, item b, synced"},
 		}

@@ -80,7 +80,7 @@ func TestWhatIfForetellsWhatIsResolved(t *testing.T) {
 		if want := []api.WhatIfRegion{{Region: "ap-south", More: 6, Services: 2, Over: 1}, {Region: "eu-west"}, {Region: "us-east", Lost: true}}; !reflect.DeepEqual(w.Regions, want) {
 			t.Errorf("%+v", w.Regions)
 		}
-		if !reflect.DeepEqual(w.Callers, []string{"eu-west"}) || len(w.Views) != 3 || !strings.HasPrefix(w.Detail, "without us-east, of 4 services 1 are down") {
+		if !reflect.DeepEqual(w.Callers, []string{"eu-west"}) || len(w.Views) != 3 || !strings.HasPrefix(w.Detail, "without us-east, of 4 services 1 would be down") {
 			t.Errorf("%+v", w)
 		}
 		if f.uses("ap-south", "search") != 0 {

@@ -113,7 +113,7 @@ func (w *WhatIf) Summary() string {
 		lost = append(lost, l.String())
 	}
 	c := w.Counts
-	s := fmt.Sprintf("without %s, of %d services %d are down, %d get more than a region carries, %d move, %d stay as they are",
+	s := fmt.Sprintf("without %s, of %d services %d would be down, %d would get more than a region carries, %d would move, %d would stay as they are",
 		strings.Join(lost, ", "), c.Services, c.Down, c.Over, c.Moved, c.Unaffected+c.WasDown)
 	if c.WasDown > 0 {
 		s += fmt.Sprintf(" (%d of them down as it is)", c.WasDown)

@@ -40,7 +40,8 @@ type Impact struct {
 	Demand float64
 }
 
-// WhatIf decides before and after a loss, with [Decide], and compares. It is a pure function, as
+// WhatIf decides before and after a loss, with [Decide], and compares. It decides without memory: while a spill
+// by load or a way back is going on, "before" is not quite what callers do at the moment. It is a pure function, as
 // Decide is. Its laws, each a property test: losing nothing changes nothing; a service is down
 // after a loss exactly when Decide says so of a view without what is lost; losing more never
 // brings one back; no region that the policy forbids gets anything.
@@ -208,7 +209,7 @@ func (w *weighing) able(pl *place) float64 {
 func (w *weighing) load(r api.Region) float64 {
 	for i := range w.q.View.Regions {
 		if w.q.View.Regions[i].Origin.Region == r && i < len(w.q.Facts) {
-			return w.q.Facts[i].Load
+			return clamp(w.q.Facts[i].Load, 0, maxLoad)
 		}
 	}
 	return 0

@@ -1,6 +1,7 @@
 package sdktest_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,13 +36,14 @@ func TestProgramsThatAreBusySpill(t *testing.T) {
 		world := sdktest.NewMemoryWorld(t, "eu-west", "us-east")
 		eu, us := world.Region("eu-west"), world.Region("us-east")
 		us.Register(nearside.Registration{Service: "orders", Address: "10.1.0.1", Port: 80}).SetLoad(20)
-		load := 120
+		var load atomic.Int64
+		load.Store(120)
 		var busy []*nearside.Client
 		for range 3 {
 			c := eu.Client()
 			busy = append(busy, c)
 			if _, err := c.Register(t.Context(), nearside.Registration{
-				Service: "orders", Address: "10.0.0.1", Port: 80, Load: func() int { return load },
+				Service: "orders", Address: "10.0.0.1", Port: 80, Load: func() int { return int(load.Load()) },
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -59,12 +61,12 @@ func TestProgramsThatAreBusySpill(t *testing.T) {
 		if s := share(t, caller, "orders", "us-east", 1000); s < 0.1 || s > 0.3 {
 			t.Errorf("%.2f are spilled at 120 %%", s)
 		}
-		load = 10
+		load.Store(10)
 		time.Sleep(time.Minute)
 		if s := share(t, caller, "orders", "us-east", 100); s != 0 {
 			t.Errorf("%.2f are spilled at 10 %%", s)
 		}
-		load = -1
+		load.Store(-1)
 		time.Sleep(time.Minute)
 		if res, err = caller.Resolve(t.Context(), "orders"); err != nil || res.Loads["eu-west"] != 0 || res.Loads["us-east"] != 20 {
 			t.Errorf("nothing is told: %v %v", res.Loads, err)

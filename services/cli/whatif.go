@@ -29,7 +29,8 @@ func (a *app) whatIfCommand() *cobra.Command {
 		Long: `Say what losing regions, zones of regions or links between regions would do to the callers of
 services: which are down, where a region would get more than its instances carry, which calls
 go elsewhere and with how much round-trip time. The very function that routes is asked
-twice, with and without what is lost. Nothing changes by asking.
+twice, with and without what is lost. Nothing changes by asking. Both times it remembers nothing:
+while a spill by load or a way back is going on, "before" is not quite what callers do at this moment.
 
 It is the node's own view, of callers in its region; of other callers (--from), and of all others
 when its own region is lost, it knows less and says what it does not know. Ask a node of each

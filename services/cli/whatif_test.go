@@ -189,7 +189,7 @@ func TestWhatIfFollowsTheCursor(t *testing.T) {
 	r := run(t, node.URL, "whatif", "--lose", "eu-west", "--limit", "3", "--fail-on", "down")
 	wantCode(t, r, ExitFalse)
 	wantText(t, "stdout", r.stdout, `
-without eu-west, of 5 services 2 are down, 1 get more than a region carries, 2 move, 0 stay as they are
+without eu-west, of 5 services 2 would be down, 1 would get more than a region carries, 2 would move, 0 would stay as they are
 callers:
 
 SERVICE  FROM  EFFECT  MOVED  RTT  BEFORE  AFTER
