@@ -28,7 +28,7 @@ ALLUNIT = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
 UNIT    = $(filter $(LONGEST),$(ALLUNIT)) $(filter-out $(LONGEST),$(ALLUNIT))
 STORIES = $(shell go list work | grep '/nearside/e2e\(/\|$$\)')
 # Outside the stories, what has a long form, and where.
-LONG    = ^(TestMassExpiry100k|TestClockJump|TestChecksKeepPace)$$
+LONG    = ^(TestMassExpiry100k|TestClockJump)$$
 LONGIN  = ./region/registry
 BESIDE  = $(filter %/e2e/storm %/e2e/scenarios,$(STORIES))
 

@@ -166,7 +166,7 @@ func undrain(t *testing.T, n *cluster.Node, r api.Region) {
 	}
 }
 
-// P3, P10, row 58: eu-west evacuates itself in steps under load; its own callers and those of
+// P3, P10: eu-west evacuates itself in steps under load; its own callers and those of
 // another region follow the percentage; an undo brings them back. Then eu-west's registry is dead,
 // and us-east alone decides to send nothing there. No call fails.
 func TestDrainRegionInStepsAndWhenItsRegistryIsDead(t *testing.T) {

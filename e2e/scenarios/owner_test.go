@@ -140,7 +140,52 @@ func owner(t *testing.T, not string, nodes ...*cluster.Node) *cluster.Node {
 	return found
 }
 
-// P1, P2, P9 (failures 3, 8 and 15): instances beat at all three nodes while the one that owns
+// resolving asks for a service all the time, one node after the other, as a program without the SDK
+// that knows them all. The function that it returns ends it, and fails the test if there was a time at which none
+// of them answered, or one answered with nothing.
+func resolving(t *testing.T, nodes []*cluster.Node, service string) (end func()) {
+	t.Helper()
+	clients := make([]*cluster.HTTP, len(nodes))
+	for i, n := range nodes {
+		clients[i] = n.Client()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	asked, elsewhere := 0, 0
+	var failed []error
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			var err error
+			for try := range clients {
+				r, e := clients[(asked+try)%len(clients)].Resolve(service)
+				if e == nil && len(r.Endpoints) == 0 {
+					e = fmt.Errorf("an empty answer: %+v", r.Decision)
+					failed = append(failed, e)
+				}
+				if err = e; e == nil {
+					break
+				}
+				elsewhere++
+			}
+			if err != nil {
+				failed = append(failed, err)
+			}
+			asked++
+			pass(2 * time.Millisecond)
+		}
+	})
+	t.Cleanup(func() { stop(); done.Wait() })
+	return func() {
+		stop()
+		done.Wait()
+		t.Logf("%d resolves while the nodes were restarted in turn, %d of them by the next node; %d failed", asked, elsewhere, len(failed))
+		if len(failed) > 0 || asked == 0 {
+			t.Errorf("P3: %d of %d resolves failed, the first with %v", len(failed), asked, failed[:min(1, len(failed))])
+		}
+	}
+}
+
+// P1, P2, P3, P9 (failures 3, 8, 15 and 27): instances beat at all three nodes while the one that owns
 // liveness is killed, stopped for longer than a TTL, and all are restarted one after the other.
 // Nobody who beats is evicted or told that it is unknown, and one that stops beating leaves everywhere.
 func TestLivenessOwnerDiesAndNobodyElse(t *testing.T) {
@@ -174,6 +219,7 @@ func TestLivenessOwnerDiesAndNobodyElse(t *testing.T) {
 	second.Resume()
 	owner(t, "", nodes...)
 
+	resolved := resolving(t, nodes, "orders")
 	for _, n := range nodes {
 		if err := n.Stop(); err != nil {
 			t.Errorf("%s stopped with %v", n.Name, err)
@@ -181,6 +227,7 @@ func TestLivenessOwnerDiesAndNobodyElse(t *testing.T) {
 		n.Start()
 	}
 	owner(t, "", nodes...)
+	resolved()
 
 	b.mu.Lock()
 	t.Logf("%d heartbeats taken; the longest wait of one instance for the next that was taken: %s", b.taken, b.longest.Round(time.Millisecond))

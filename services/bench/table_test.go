@@ -44,6 +44,8 @@ func BenchmarkOthers(b *testing.B) {
 		{"BenchmarkScale", "heapB/row", "federation: replicas of 19 origins in memory", "≤ 6 GiB for 1,900,000 rows", func(v float64) bool { return v*1_900_000 <= 6<<30 }},
 		{"BenchmarkScale", "idleB/s", "federation: an idle link, zstd", "independent of instances; < 1 KB/s", func(v float64) bool { return v < 1000 }},
 		{"BenchmarkScale", "healKiB", "federation: heal of a 1 % changed replica of 100,000 rows", "digest + 1.2 x the rows, raw: 1,070 KiB", func(v float64) bool { return v <= 1070 }},
+		{"BenchmarkScale", "idleFullB/s", "the same with what 18 others are to it, and signed", "< 1 KB/s (the text)", func(v float64) bool { return v < 1000 }},
+		{"BenchmarkChecks20k", "lag-p99-ms", "20,000 checks of 10 s on one node: late by, p99", "≤ 1 s", func(v float64) bool { return v <= 1000 }},
 		{"BenchmarkRegister64Etcd", "ratio", "register through the registry, 64 clients, fsynced", "≥ 2 × 64 plain etcd Puts", func(v float64) bool { return v >= 2 }},
 	} {
 		values := valuesOf(string(text), f.name)
@@ -54,6 +56,8 @@ func BenchmarkOthers(b *testing.B) {
 		}
 		beside := values["allocs/op"] + " allocations"
 		switch {
+		case f.name == "BenchmarkChecks20k":
+			beside = values["checks/s"] + " checks/s; p50 " + values["lag-p50-ms"] + " ms, at most " + values["lag-max-ms"] + " ms"
 		case f.name == "BenchmarkScale":
 			beside = values["cpu-s"] + " s of one processor for a cold start"
 		case strings.HasPrefix(f.name, "BenchmarkPicker/"):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -28,6 +29,8 @@ type link struct {
 	now     time.Time
 
 	beats int64
+	noise [32 + 71]byte  // a seal and a signature
+	full  bool           // heartbeats say all that they say in earnest
 	keep  *[]replica.Row // where rows that pass are kept; nil = nowhere
 
 	zip  *zstd.Encoder
@@ -44,6 +47,10 @@ type cost struct {
 func newLink(b *testing.B, src *catalog) *link {
 	l := &link{
 		b: b, src: src, book: origin.NewBook("reader"), replica: replica.New("reader", src.region, time.Unix(1_000_000, 0)), now: time.Unix(1_000_000, 0),
+	}
+	dice := rand.New(rand.NewPCG(1, 1))
+	for i := range l.noise {
+		l.noise[i] = byte(dice.Uint32())
 	}
 	var err error
 	// The options of package peer.
@@ -82,6 +89,9 @@ func (l *link) take(f replica.Frame) error {
 		l.beats++
 		f.SentMS = l.beats*1000 + l.beats*l.beats%7 // as timers are
 	}
+	if l.full && f.Kind == replica.Heartbeat {
+		l.fill(&f)
+	}
 	if l.keep != nil {
 		*l.keep = append(*l.keep, f.Rows...)
 	}
@@ -103,6 +113,21 @@ func (l *link) take(f replica.Frame) error {
 	}
 	took(&l.step, func() { err = l.replica.Step(back, l.now).Err })
 	return err
+}
+
+// fill adds to a heartbeat what package peer and mesh do in a region of 20 that signs: where its
+// sender stands with the 19 that it reads, whose ages differ from one to the next, the canary, and the signature, which
+// is that of before while nothing changes.
+func (l *link) fill(f *replica.Frame) {
+	f.DueMS, f.WireMS = l.beats*1000, l.beats*1000+l.beats%3
+	f.RTTMS = 40
+	f.Signed = &replica.Signed{Reader: "reader", Seal: l.noise[:32], Sig: l.noise[32:]}
+	for i := range origins {
+		f.Standings = append(f.Standings, replica.Standing{
+			Region: regionName(i + 1), Epoch: api.Epoch{Generation: 1, Nonce: uint64(i+1) * 0x9e3779b97f4a7c15}, Revision: uint64(1000000 + 31*i),
+			AgeMS: 100 + (l.beats*int64(i+7)*7919)%1000, Link: "up", Relay: 1,
+		})
+	}
 }
 
 // run passes frames until the origin is idle and its heartbeat was taken.

@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -64,6 +65,21 @@ func BenchmarkScale(b *testing.B) {
 		}
 	})
 	say("idle: raw %d B/s, zstd %d B/s a link, whatever the number of services", idle.raw/100, idle.compressed/100)
+	l.full = true
+	full := l.measure(func() {
+		for range 100 {
+			if err := l.run(false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	l.full = false
+	ack, err := json.Marshal(l.replica.Ack(l.now))
+	if err != nil {
+		b.Fatal(err)
+	}
+	say("  with 19 standings, canary and signature: raw %d B/s, zstd %d B/s a link, and up an ack of %d B a second without the head of its request; the text estimates <1 KB/s a link: %s",
+		full.raw/100, full.compressed/100, len(ack), map[bool]string{true: "reached", false: "SHORT"}[full.compressed/100+len(ack) < 1000])
 	change := l.measure(func() {
 		for i := range 200 {
 			src.touch(i * 487 % services)
@@ -146,13 +162,14 @@ func BenchmarkScale(b *testing.B) {
 	all := heap() - before
 	say("%d origins of %d rows: heap of the receiving region %s, %d B a row (the text: 160 to 500 MB for 2,000,000 rows of 89 B); of an origin for each reader %s",
 		most, services, mib(int(all)), int(all)/(most*services), mib(int(book)))
-	say("  cold start: %s of one processor to read frames (%d times the first) and to check and apply rows (measured, %s by the clock on two processors); %s compressed, %.0f s at 100 Mbit/s (the text: 64 MB, 5 s)",
+	say("  cold start: %s of one processor to read frames (%d times the first) and to check and apply rows (measured, %s by the clock on two processors); %s compressed, which would take %.0f s at 100 Mbit/s: an estimate, there is no line here (the text: 64 MB, 5 s)",
 		round(cpu), most, round(clock), mib(boot.compressed*most), float64(boot.compressed*most)*8/100e6)
 	say("  all of this took %s", round(time.Since(began)))
 	b.ReportMetric(float64(boot.compressed)/float64(boot.rows), "B/row")
 	b.ReportMetric(float64(all)/float64(most*services), "heapB/row")
 	b.ReportMetric(float64(change.compressed)/200, "B/change")
 	b.ReportMetric(float64(idle.compressed)/100, "idleB/s")
+	b.ReportMetric(float64(full.compressed)/100+float64(len(ack)), "idleFullB/s")
 	b.ReportMetric(float64(heal.compressed+heal.up)/1024, "healKiB")
 	b.ReportMetric(cpu.Seconds(), "cpu-s")
 	runtime.KeepAlive(others)
