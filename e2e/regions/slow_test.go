@@ -171,6 +171,14 @@ func TestTwoRegionsOfOneName(t *testing.T) {
 			t.Logf("the link says: %s", l.LastError)
 			return nil
 		})
+		cluster.Within(t, patience, "an event says so", func() error {
+			var told api.EventList
+			_, err := h.Do(http.MethodGet, api.PathEvents+"?kind="+string(api.EventDuplicate), nil, &told)
+			if err == nil && (len(told.Events) == 0 || told.Events[0].Subject != string(us) || told.Events[0].Cause.Kind != api.BecauseOurName) {
+				err = fmt.Errorf("%+v", told.Events)
+			}
+			return err
+		})
 		var list api.RegionList
 		if _, err := h.Do(http.MethodGet, api.PathRegions, nil, &list); err != nil {
 			t.Fatal(err)

@@ -360,6 +360,9 @@ func (l *link) step(f replica.Frame) (replica.Effects, error) {
 		l.log.Warn("the peer says that it ends for good; its rows are kept for a while", "for", replica.ForgetGrace)
 	}
 	l.away = eff.RetryAfter
+	if eff.Refused == replica.RefusedForeign && f.Kind == replica.Hello && f.Region == l.mesh.cfg.Region {
+		l.mesh.namesake("the peer's address", l.peer)
+	}
 	switch {
 	case eff.Err != nil:
 		return eff, eff.Err

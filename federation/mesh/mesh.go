@@ -111,6 +111,8 @@ type Mesh struct {
 	details *details
 	running atomic.Bool
 
+	refusals refusals
+
 	canaryMetric metric.Float64Histogram
 
 	mu      sync.Mutex
@@ -161,7 +163,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.server = peer.NewServer(peer.ServerConfig{
 		Region: cfg.Region, Node: cfg.Node, Source: cfg.Source, Addresses: cfg.Addresses,
 		PeerRegion: cfg.PeerRegion, OnReader: m.kick, Logger: m.log, Term: cfg.Term, Drained: cfg.Drained, Partial: cfg.Partial,
-		Standings: m.standings, AddressesNow: cfg.AddressesNow, Heard: cfg.Heard, Relay: m.relay, Admit: m.admit, Signer: cfg.Signer, Origins: m.origins,
+		Standings: m.standings, AddressesNow: cfg.AddressesNow, Heard: cfg.Heard, Relay: m.relay, Admit: m.admit, Signer: cfg.Signer, Origins: m.origins, OnRefused: m.refused,
 	})
 	return m, nil
 }

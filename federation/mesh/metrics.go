@@ -45,6 +45,7 @@ func (m *Mesh) metrics() (unregister func(), err error) {
 	snapshots := counter("nearside.federation.snapshots", "{snapshot}", "Whole snapshots applied.")
 	refused := counter("nearside.federation.refused", "{frame}", "Frames and rows of the peer that were not applied, by reason.")
 	out := counter("nearside.federation.sent", "By", "Bytes sent to readers of a region.")
+	turned := counter("nearside.federation.readers_refused", "{request}", "Requests of readers that did not prove to be the region that they said, by cause.")
 	readers := gauge("nearside.federation.readers", "{stream}", "Open streams of readers in other regions.")
 	word := gauge("nearside.federation.reader.word_age", "s", "Time since a reader on an open stream last said where it stands. High while the stream is open: what is sent there does not arrive, or its answers do not.")
 	readerAge := gauge("nearside.federation.reader.age", "s", "How old a reader takes its knowledge of this region to be.")
@@ -126,11 +127,14 @@ func (m *Mesh) metrics() (unregister func(), err error) {
 		for region, n := range m.server.BytesOut() {
 			o.ObserveInt64(out, int64(n), metric.WithAttributes(attribute.String("reader", string(region))))
 		}
+		for cause, n := range m.refusals.counts() {
+			o.ObserveInt64(turned, int64(n), metric.WithAttributes(attribute.String("reason", cause)))
+		}
 		o.ObserveFloat64(readers, float64(len(m.server.Readers())))
 		return nil
 	}
 	reg, err := meter.RegisterCallback(observe, up, double, relayed, age, lag, rtt, services, held, in, frames, snapshots, refused, out, readers, word, readerAge, unused, unheard,
-		state, behind, badRows, isDown, probes, readerCanary)
+		state, behind, badRows, isDown, probes, readerCanary, turned)
 	if err != nil {
 		return nil, err
 	}

@@ -63,9 +63,7 @@ type notices struct {
 }
 
 func (l *link) notice(kind api.EventKind, cause, format string, args ...any) {
-	if l.mesh.cfg.OnNotice != nil {
-		l.mesh.cfg.OnNotice(Notice{Kind: kind, Region: l.peer, Cause: cause, Detail: fmt.Sprintf(format, args...)})
-	}
+	l.mesh.notice(Notice{Kind: kind, Region: l.peer, Cause: cause, Detail: fmt.Sprintf(format, args...)})
 }
 
 // watchState tells when the state of what is known changed. Called about once a second.

@@ -27,9 +27,9 @@ const maxOrigins = 1000
 func (s *Server) origins(c echo.Context) error {
 	reader := api.Region(c.QueryParam("reader"))
 	if s.cfg.PeerRegion != nil {
-		who, err := s.cfg.PeerRegion(c.Request())
+		who, err := s.identify(c.Request())
 		if err != nil {
-			return identityError(err)
+			return err
 		}
 		reader = who
 	}

@@ -112,8 +112,8 @@ func (s *Server) admit(r *http.Request) (Query, error) {
 	var who api.Region // authenticated; a stranger learns nothing, not even what it asked wrongly
 	if s.cfg.PeerRegion != nil {
 		var err error
-		if who, err = s.cfg.PeerRegion(r); err != nil {
-			return Query{}, identityError(err)
+		if who, err = s.identify(r); err != nil {
+			return Query{}, err
 		}
 	}
 	v := r.URL.Query()
@@ -139,22 +139,22 @@ func (s *Server) admit(r *http.Request) (Query, error) {
 	if q.Node != "" && !api.ValidInstanceID(q.Node) {
 		return q, api.FieldError("node", "node "+api.Quote(q.Node)+" is not a valid name", "use letters, digits, '.', '_', ':' and '-'")
 	}
+	if s.cfg.PeerRegion != nil && who != q.Reader {
+		return q, s.refuse(r, api.BecauseCertificate, who, &api.Error{
+			Code: api.CodeForbidden, Field: "reader", Detail: fmt.Sprintf("the certificate is of region %s, the request of %s", api.Quote(string(who)), api.Quote(string(q.Reader))),
+			Remedy: "use the certificate of the reader's own region",
+		})
+	}
 	switch {
 	case q.Reader == s.cfg.Region && !q.asks():
-		return q, &api.Error{
+		return q, s.refuse(r, api.BecauseOurName, who, &api.Error{
 			Code: api.CodeConflict, Field: "reader", Detail: fmt.Sprintf("this is region %s already; two regions must not share a name", s.cfg.Region),
 			Remedy: "give the reader's region another name, or remove this address from its peers",
-		}
+		})
 	case q.peer() != "" && q.peer() != s.cfg.Region:
 		return q, &api.Error{
 			Code: api.CodeConflict, Field: "region", Detail: fmt.Sprintf("this is region %s, not %s", s.cfg.Region, api.Quote(string(q.peer()))),
 			Remedy: "correct the address in the reader's peers",
-		}
-	}
-	if s.cfg.PeerRegion != nil && who != q.Reader {
-		return q, &api.Error{
-			Code: api.CodeForbidden, Field: "reader", Detail: fmt.Sprintf("the certificate is of region %s, the request of %s", api.Quote(string(who)), api.Quote(string(q.Reader))),
-			Remedy: "use the certificate of the reader's own region",
 		}
 	}
 	if len(v["have"]) > maxHaves {

@@ -55,6 +55,8 @@ type ServerConfig struct {
 	// Admit returns an error when a reader that calls itself a region is not the one that is known
 	// under that name; own is the epoch of the history that it says it has, zero = it says nothing. nil = all are let in.
 	Admit func(reader api.Region, own api.Epoch) error
+	// OnRefused is told of whoever asks for something and is not the region that it says; it must not block. nil = nobody.
+	OnRefused func(Refusal)
 	// Relay returns what is passed on of another region to a reader, or why nothing is; nil = nothing is.
 	Relay func(origin, reader api.Region) (Relay, error)
 	// Origins lists the regions that Relay passes on to nodes of our own region; nil = none.
@@ -180,8 +182,8 @@ func protos() []int {
 
 func (s *Server) ping(c echo.Context) error {
 	if s.cfg.PeerRegion != nil {
-		if _, err := s.cfg.PeerRegion(c.Request()); err != nil {
-			return identityError(err)
+		if _, err := s.identify(c.Request()); err != nil {
+			return err
 		}
 	}
 	pong := Pong{Region: s.cfg.Region, Node: s.cfg.Node, Protos: protos()}
@@ -223,14 +225,6 @@ func (s *Server) stream(c echo.Context) error {
 	err = st.run(ctx)
 	s.log.Debug("reader left", "reader", q.Reader, "node", q.Node, "cause", err)
 	return nil // the answer has begun; there is nobody to tell
-}
-
-func identityError(err error) error {
-	var known *api.Error
-	if errors.As(err, &known) {
-		return known
-	}
-	return &api.Error{Code: api.CodeUnauthorized, Detail: "the peer is not known: " + err.Error(), Remedy: "use a certificate that names its region"}
 }
 
 // siblingShare is how many streams nodes of our own region may have, in MaxReaders: four others in a

@@ -105,6 +105,9 @@ func (s *Server) settle(ctx context.Context, reader api.Region, held api.Version
 			Remedy: "if what it holds is of this region, ask again without refute=no, and the epoch is raised; if not, give one of the two regions another name",
 		}
 	}
+	if err := s.lags(ctx, held, verdict); err != nil || verdict() == origin.Serve {
+		return err
+	}
 	// One after the other: the first may settle it for all.
 	select {
 	case s.settling <- struct{}{}:
@@ -136,6 +139,37 @@ func (s *Server) settle(ctx context.Context, reader api.Region, held api.Version
 	return &api.Error{
 		Code: api.CodeUnavailable, Detail: "the store holds an older history than the reader and cannot be moved on now",
 		Remedy: "the reader keeps what it has and tries again",
+	}
+}
+
+// Barrier is what a Source may be too: it returns the revision at which the region's store stands, newer ones of
+// other nodes included, so that a node that lags behind its store is told from a store that lost something.
+type Barrier interface {
+	Barrier(ctx context.Context) (revision uint64, err error)
+}
+
+// lags returns an error when this node only lags behind its store, which has all that the reader holds: a thawed
+// process, a watch that hangs. It waits for the node as long as raising would take. nil means that the store
+// is behind too, that nobody can tell, or that the node caught up.
+func (s *Server) lags(ctx context.Context, held api.Version, verdict func() origin.Verdict) error {
+	store, ok := s.cfg.Source.(Barrier)
+	if !ok || held.Epoch != s.cfg.Source.Image().Version().Epoch {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, raiseLimit)
+	defer cancel()
+	revision, err := store.Barrier(ctx)
+	switch {
+	case err == nil && revision < held.Revision:
+		return nil
+	case err == nil && s.serves(ctx, verdict, raiseLimit) == origin.Serve:
+		return nil
+	case err != nil:
+		s.log.WarnContext(ctx, "a reader is ahead of this node, and the store does not say where it stands", "held", held, "error", err)
+	}
+	return &api.Error{
+		Code: api.CodeUnavailable, Field: "have", Detail: fmt.Sprintf("this node does not have %s yet, and nothing proves that its region lost it", held),
+		Remedy: "ask another node of the region, or this one in a moment",
 	}
 }
 

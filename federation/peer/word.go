@@ -54,8 +54,8 @@ func (s *Server) ack(c echo.Context) error {
 	var who api.Region
 	if s.cfg.PeerRegion != nil {
 		var err error
-		if who, err = s.cfg.PeerRegion(r); err != nil {
-			return identityError(err)
+		if who, err = s.identify(r); err != nil {
+			return err
 		}
 	}
 	s.mu.Lock()

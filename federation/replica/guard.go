@@ -3,6 +3,7 @@ package replica
 import (
 	"time"
 
+	"github.com/nearside/nearside/federation/summary"
 	"github.com/nearside/nearside/sdk/api"
 )
 
@@ -223,7 +224,7 @@ func (r *Replica) merged(held, truth *Entry) *Entry {
 		if ep.Status.Usable() {
 			z.Passing++
 			s.Passing++
-			s.Capacity += ep.Capacity
+			s.Capacity += summary.Units(ep.Capacity, ep.Weight)
 		}
 		zones[ep.Zone] = z
 	}

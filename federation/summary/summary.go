@@ -44,7 +44,7 @@ func Build(key api.ServiceKey, instances []*api.Instance, revision uint64, reade
 		switch {
 		case i.Status.Usable():
 			s.Passing++
-			s.Capacity += i.Capacity
+			s.Capacity += Units(i.Capacity, i.Weight)
 			z.Passing++
 		case i.Status == api.StatusDraining:
 			s.Draining++
@@ -82,6 +82,10 @@ func Build(key api.ServiceKey, instances []*api.Instance, revision uint64, reade
 	}
 	return s
 }
+
+// Units is what an instance takes of its service's requests: of what it declares that it can take, the share by
+// its weight. One of weight 0 gets none.
+func Units(capacity, weight int) int { return capacity * max(weight, 0) / api.DefaultWeight }
 
 // flags says what a caller should know of the service as a whole. Instances say that they are
 // deprecated by a tag: it needs no field of its own, and filters and doors have it already.

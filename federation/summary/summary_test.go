@@ -215,3 +215,17 @@ func TestFlags(t *testing.T) {
 		}
 	}
 }
+
+// Capacity is what callers may use: declared capacity by weight, so an instance that gets nothing counts nothing.
+func TestCapacityIsByWeight(t *testing.T) {
+	in := func(id string, capacity, weight int, status api.Status) *api.Instance {
+		return &api.Instance{ID: api.InstanceID(id), Capacity: capacity, Weight: weight, Status: status, Region: "eu-west", Address: "10.0.0.1", Port: 80}
+	}
+	s := summary.Build(orders, []*api.Instance{
+		in("a", 50, 100, api.StatusPassing), in("b", 50, 0, api.StatusPassing), in("c", 50, 250, api.StatusPassing), in("d", 50, 100, api.StatusCritical),
+		in("e", api.MaxCapacity, api.MaxWeight, api.StatusPassing),
+	}, 7, "us-east")
+	if want := 50 + 125 + api.MaxCapacity*(api.MaxWeight/api.DefaultWeight); s.Capacity != want {
+		t.Errorf("%d, want %d", s.Capacity, want)
+	}
+}

@@ -43,7 +43,8 @@ const (
 	EventRegionUp        EventKind = "region_up"        // it no longer is
 	EventRelay           EventKind = "relay"            // the rows of another region are taken from a third, which knows it better; or no longer
 	EventRelayRefused    EventKind = "relay_refused"    // what a third region passed on of another one is not what that one signed
-	EventDuplicate       EventKind = "duplicate_region" // another region has the name of one that is read, and is refused; or it is gone
+	EventDuplicate       EventKind = "duplicate_region" // another region has our name, or that of one that is read, and is refused; or it is gone
+	EventReaderRefused   EventKind = "reader_refused"   // whoever wants to read this region did not prove to be the region it says; at most one in 30 s for each cause
 	EventResync          EventKind = "resync"           // an operator asked for all rows of another region anew
 	EventNodeStart       EventKind = "node_start"       // a node of the region began its work
 	EventNodeStop        EventKind = "node_stop"        // it ends in good order
@@ -64,7 +65,7 @@ var EventKinds = []EventKind{
 	EventProtectionOn, EventProtectionOff, EventSlowOn, EventSlowOff, EventPause, EventLivenessOwner,
 	EventStoreAway, EventStoreFull, EventStoreBack, EventReload, EventEpoch,
 	EventLinkUp, EventLinkDown, EventOriginState, EventRowQuarantined, EventRemovalHeld, EventRemovalReleased,
-	EventRegionDown, EventRegionUp, EventRelay, EventRelayRefused, EventDuplicate, EventResync, EventNodeStart, EventNodeStop,
+	EventRegionDown, EventRegionUp, EventRelay, EventRelayRefused, EventDuplicate, EventReaderRefused, EventResync, EventNodeStart, EventNodeStop,
 	EventMemberAdd, EventMemberRemove, EventRecover, EventPolicy, EventRegionDrain, EventDropped,
 }
 
@@ -115,6 +116,9 @@ const (
 	BecauseHoldOver       = "hold_over"          // it was kept for long enough
 	BecauseFresher        = "fresher"            // a third region knows it better than we do
 	BecauseTwoHistories   = "two_histories"      // two histories under one name are told at the same time
+	BecauseOurName        = "our_name"           // it calls itself by our own name
+	BecauseNoIdentity     = "no_identity"        // it shows no certificate, or one that names no region
+	BecauseCertificate    = "certificate"        // its certificate is that of another region
 	BecauseNotMet         = "not_met"            // it has not been met for a while
 	BecauseSignature      = "signature"          // the origin did not sign what was passed on
 	BecauseAgreed         = "agreed"             // enough regions said so, and probes agreed

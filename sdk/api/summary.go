@@ -40,7 +40,7 @@ type Summary struct {
 	Total     int         `json:"total"`
 	Passing   int         `json:"passing"` // passing or warning
 	Draining  int         `json:"draining,omitempty"`
-	Capacity  int         `json:"capacity,omitempty"` // sum of declared capacity of usable instances
+	Capacity  int         `json:"capacity,omitempty"` // sum of declared capacity x weight / 100 of usable instances
 	// Load is how much of what the usable instances can take is used, in percent, rounded up to a
 	// multiple of 5, 200 at most; 0 = not known. It is told about every 5 s, apart from the
 	// rest, and neither Revision nor any digest moves with it.

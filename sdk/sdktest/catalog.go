@@ -106,7 +106,7 @@ func (r *Region) summaryLocked(key api.ServiceKey) *api.Summary {
 		switch {
 		case in.Status.Usable():
 			s.Passing++
-			s.Capacity += in.Capacity
+			s.Capacity += in.Capacity * max(in.Weight, 0) / api.DefaultWeight
 			z.Passing++
 		case in.Status == api.StatusDraining:
 			s.Draining++

@@ -22,6 +22,7 @@ import (
 	"github.com/nearside/nearside/region/kv"
 	"github.com/nearside/nearside/region/registry"
 	"github.com/nearside/nearside/region/steering"
+	"github.com/nearside/nearside/region/store"
 	"github.com/nearside/nearside/sdk/api"
 	"github.com/nearside/nearside/services/readyfile"
 )
@@ -153,7 +154,7 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 	if c := secure.credentials; c != nil {
 		rc.Conditions = func() []api.ReadinessCheck { return []api.ReadinessCheck{c.condition(time.Now())} }
 	}
-	source := &source{shared: cfg.several()}
+	source := &source{store: opened.Store, shared: cfg.several()}
 	if cfg.Federated() || len(cfg.FederationURLs) > 0 {
 		guard, err := cfg.guard(apiListener, peerListener)
 		if err != nil {
@@ -218,8 +219,12 @@ func Run(ctx context.Context, cfg Config, logs io.Writer) error {
 type source struct {
 	*registry.Registry
 	steering *steering.Table
+	store    store.Store
 	shared   bool // other nodes write to the store too
 }
+
+// Barrier is where the store stands, for a reader that holds more than this node shows.
+func (s *source) Barrier(ctx context.Context) (uint64, error) { return s.store.Barrier(ctx) }
 
 // heard is when the node was last known to have all that its region has. One that is cut off from the
 // store of several goes on showing what it has; it must not call that new.

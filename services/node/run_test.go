@@ -291,6 +291,20 @@ func TestRegionsProveWhoTheyAre(t *testing.T) {
 	if status, err := call(a.client(euCert, euKey), "GET", us.ready.Federation+"/peer/v1/stream?proto=1&reader=ap-south&node=x", "", "", nil); status != 403 {
 		t.Errorf("eu-west reads as ap-south: %d, %v", status, err)
 	}
+	within(t, 5*time.Second, "the event log tells of both", func() error {
+		var told api.EventList
+		if status, err := call(c, "GET", us.ready.HTTP+api.PathEvents+"?kind="+string(api.EventReaderRefused), us.token(t), "", &told); status != 200 {
+			return fmt.Errorf("%d, %v", status, err)
+		}
+		causes := map[string]bool{}
+		for _, e := range told.Events {
+			causes[e.Cause.Kind] = true
+		}
+		if !causes[api.BecauseNoIdentity] || !causes[api.BecauseCertificate] {
+			return fmt.Errorf("%+v", told.Events)
+		}
+		return nil
+	})
 	for _, l := range []*logs{us.logs, eu.logs} {
 		if strings.Contains(l.String(), us.token(t)) || strings.Contains(l.String(), eu.token(t)) {
 			t.Error("a token is in the logs")
