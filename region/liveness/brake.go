@@ -183,8 +183,8 @@ type State struct {
 	Lost       float64       // share of the last seconds in which this node should have run and did not
 	Registered int
 	Overdue    int
-	Evicted    int // in the window
-	Allowed    int // per window
+	Evicted    int           // in the window
+	Allowed    int           // per window
 	Grace      time.Duration // until the first one may be overdue
 	LastGrace  time.Duration // until the last one may
 	Why        string

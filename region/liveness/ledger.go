@@ -69,7 +69,7 @@ type Ledger struct {
 	reviewed   time.Duration // last look at held instances during protection
 	graceUntil time.Duration // of the shortest TTL: nobody is overdue before
 	lastGrace  time.Duration // of the longest
-	changed    bool // since the last Overlay
+	changed    bool          // since the last Overlay
 }
 
 type entry struct {
