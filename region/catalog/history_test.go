@@ -72,7 +72,7 @@ func TestChecksCountInTheHistory(t *testing.T) {
 		in.CheckResults = append(in.CheckResults, api.CheckResult{Name: name, Note: strings.Repeat("n", 200)})
 	}
 	in.Set = &api.SetStatus{Status: api.StatusDraining, Note: strings.Repeat("n", api.MaxNoteLength)}
-	least := api.MaxChecks*(1200) + api.MaxNoteLength
+	least := api.MaxChecks*1200 + api.MaxNoteLength
 	n := 2 * catalog.MaxHistoryBytes / least
 	for i := range n {
 		h.Append(uint64(i+1), []catalog.Change{{Revision: uint64(i + 1), Op: api.OpPut, Instance: &in}})

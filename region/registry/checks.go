@@ -419,7 +419,7 @@ func (p *patient) forgive(now time.Time) {
 	}
 }
 
-// lapse tells the ledger when the liveness checks say that the instance is to be removed,
+// lapse tells the ledger when the liveness or startup checks say that the instance is to be removed,
 // or no longer. It is repeated with every result: a condemnation may have been lost with a
 // new revision of the record.
 func (c *checker) lapse(p *patient, now time.Time) {

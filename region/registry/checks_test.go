@@ -206,6 +206,36 @@ func TestStartupGatesTheOthers(t *testing.T) {
 	})
 }
 
+// P2: a program that dies before its startup check ever passed leaves too, through the brake: its
+// liveness checks never ran, and without heartbeats it stayed for ever.
+func TestDeregisterAfterAtTheStartup(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newClinic()
+		b := start(t, p.prober)
+		boot := started
+		boot.DeregisterAfter = api.Duration(time.Minute)
+		for i := range 20 {
+			b.admit(fmt.Sprintf("i%02d", i), i+1, boot, alive)
+		}
+		p.set("1/started", "refused")
+		p.set("2/started", "refused")
+		pass(33 * time.Second)
+		b.want("i00", "critical startup boot: 3 × refused")
+		w := b.watch(WatchQuery{Services: []api.ServiceName{"orders"}})
+		w.next()
+		p.set("2/started", "") // slow, and not dead
+		pass(5 * time.Minute)
+		b.want("i00", "instance_not_found")
+		b.want("i01", "passing")
+		if got := w.next(); !strings.Contains(got, "delete:evict i00") {
+			t.Errorf("watch told %q", got)
+		}
+		if n := b.counts.evictions.Load(); n != 1 {
+			t.Errorf("%d evicted", n)
+		}
+	})
+}
+
 // P2: a liveness check that fails for deregister_after removes the instance, also one that
 // sends heartbeats, but never more of a region than the brake allows.
 func TestDeregisterAfter(t *testing.T) {

@@ -220,7 +220,7 @@ func (r *Registry) tellVerdict(v liveness.Verdict, state liveness.State) {
 		if e.Condemned {
 			r.Record(api.Event{
 				Kind: api.EventEvict, Subject: e.Key.String(), Actor: actorChecks, Cause: api.EventCause{Kind: api.BecauseLiveness},
-				Detail: "removed: a liveness check failed for its deregister_after",
+				Detail: "removed: a liveness or startup check failed for its deregister_after",
 			})
 			continue
 		}

@@ -91,7 +91,7 @@ func (r *Registry) tick() {
 	}
 	for _, e := range v.Evicted {
 		if e.Condemned {
-			r.log.Warn("instance is removed: its liveness checks failed for deregister_after", "instance", e.Key.String())
+			r.log.Warn("instance is removed: its liveness or startup checks failed for deregister_after", "instance", e.Key.String())
 			continue
 		}
 		r.log.Warn("instance is evicted: its heartbeats stopped", "instance", e.Key.String(), "ttl", e.TTL.String(), "overdue", e.Overdue.Round(time.Millisecond).String())

@@ -54,8 +54,9 @@ type Check struct {
 	FailuresBeforeWarning  int `json:"failures_before_warning,omitempty"`  // 0 = never warning
 	FailuresBeforeCritical int `json:"failures_before_critical,omitempty"` // default 3
 
-	// DeregisterAfter is how long a liveness check may be critical before the instance is
-	// removed; 0 = for ever.
+	// DeregisterAfter is how long a liveness or startup check may be critical before the instance
+	// is removed; 0 = for ever. No liveness check runs before startup passed: a program that dies
+	// before that leaves by this, or by its TTL.
 	DeregisterAfter Duration `json:"deregister_after,omitempty"`
 
 	TTL Duration `json:"ttl,omitempty"` // ttl

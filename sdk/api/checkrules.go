@@ -146,8 +146,8 @@ func checkTimes(c *Check, at func(string) string) error {
 	if c.DeregisterAfter == 0 {
 		return nil
 	}
-	if c.Role != RoleLiveness {
-		return FieldError(at("deregister_after"), fmt.Sprintf("a %s check cannot deregister the instance", c.Role), `use it with the role "liveness"`)
+	if c.Role != RoleLiveness && c.Role != RoleStartup {
+		return FieldError(at("deregister_after"), fmt.Sprintf("a %s check cannot deregister the instance", c.Role), `use it with the role "liveness" or "startup"`)
 	}
 	if d := c.DeregisterAfter.D(); d < time.Second || d > MaxDeregisterAfter {
 		return FieldError(at("deregister_after"), fmt.Sprintf("deregister_after %s is out of range", d), fmt.Sprintf("use 1s to %s", MaxDeregisterAfter))

@@ -90,7 +90,7 @@ const (
 	BecauseReturned       = "returned"           // it had left and registered again
 	BecauseDrained        = "drained"            // it had been drained before
 	BecauseChecks         = "checks"             // what the region's checks found
-	BecauseLiveness       = "liveness_failed"    // a liveness check failed for its deregister_after
+	BecauseLiveness       = "liveness_failed"    // a liveness or startup check failed for its deregister_after
 	BecauseSilence        = "heartbeats_stopped" // no heartbeat for the TTL and a second
 	BecauseHeldTooLong    = "held_too_long"      // protection held it, and its patience is over
 	BecauseShare          = "overdue_share"      // more are overdue than one window may lose

@@ -34,7 +34,7 @@ const (
 	CauseRegister   Cause = "register"
 	CauseStatus     Cause = "status"
 	CauseDeregister Cause = "deregister"
-	CauseEvict      Cause = "evict" // heartbeats stopped, or a liveness check failed for its deregister_after
+	CauseEvict      Cause = "evict" // heartbeats stopped, or a check failed for its deregister_after
 	// CausePlanned: an operator removed the service as a whole. Other regions follow at once.
 	CausePlanned Cause = "planned"
 	CauseUnknown Cause = "unknown"

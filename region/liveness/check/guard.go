@@ -45,6 +45,9 @@ var (
 	nat64      = netip.MustParsePrefix("64:ff9b::/96")
 	compatible = netip.MustParsePrefix("::/96")
 	sixToFour  = netip.MustParsePrefix("2002::/16")
+	teredo     = netip.MustParsePrefix("2001::/32")
+	// localNAT64 is for translators of one's own (RFC 8215), which take 48 to 96 bits of it.
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
 )
 
 // IsLoopbackName reports whether an instance's address is a loopback one as written: an IP
@@ -110,7 +113,7 @@ func (g *Guard) mine(own, ip netip.Addr) bool {
 	return ip.IsLoopback() || slices.ContainsFunc(g.Local, func(l netip.Addr) bool { return l.Unmap() == ip })
 }
 
-// embedded returns the IPv4 address that an IPv6 one stands for on some routes.
+// embedded returns the IPv4 addresses that an IPv6 one stands for, or may stand for, on some routes.
 func embedded(ip netip.Addr) []netip.Addr {
 	if !ip.Is6() {
 		return nil
@@ -121,6 +124,21 @@ func embedded(ip netip.Addr) []netip.Addr {
 		return []netip.Addr{netip.AddrFrom4([4]byte(b[12:16]))}
 	case sixToFour.Contains(ip):
 		return []netip.Addr{netip.AddrFrom4([4]byte(b[2:6]))}
+	case teredo.Contains(ip): // by way of a server, to a client that is written upside down
+		return []netip.Addr{netip.AddrFrom4([4]byte(b[4:8])), netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})}
+	case localNAT64.Contains(ip):
+		return translated(b)
 	}
 	return nil
+}
+
+// translated returns what the translators of RFC 6052 would read from an address, with prefixes of 48,
+// 56, 64 and 96 bits. Which one there is nobody here knows; what begins with 0 is no address.
+func translated(b [16]byte) (out []netip.Addr) {
+	for _, v4 := range [][4]byte{{b[6], b[7], b[9], b[10]}, {b[7], b[9], b[10], b[11]}, [4]byte(b[9:13]), [4]byte(b[12:16])} {
+		if v4[0] != 0 {
+			out = append(out, netip.AddrFrom4(v4))
+		}
+	}
+	return out
 }
