@@ -46,9 +46,9 @@ type from struct {
 // split is what became of all calls in the storm that were decided between regions: a storm seldom
 // leaves one decision alone for as long as a share takes.
 type split struct {
-	calls             int
-	decided, variance float64 // calls for other regions than the first, and by how much chance may differ from it
-	served            int
+	calls   int
+	decided float64 // calls for other regions than the first
+	served  int
 }
 
 // share is what became of calls in a row that were decided alike.

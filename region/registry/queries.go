@@ -27,7 +27,7 @@ type Stamp struct {
 // ServicesQuery asks for the services of a namespace. An empty Namespace is the default one.
 type ServicesQuery struct {
 	Namespace api.Namespace
-	Limit     int    // 0 = api.DefaultListLimit; more than api.MaxListLimit is cut to it
+	Limit     int    // 0 = api.DefaultServiceLimit; more than api.MaxListLimit is cut to it
 	Cursor    string // of the page before
 	ReadOptions
 }

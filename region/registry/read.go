@@ -123,7 +123,11 @@ func (r *Registry) ListServices(ctx context.Context, q ServicesQuery) (api.Servi
 	}
 	names = names[begin:]
 	out := api.ServiceList{Services: []api.ServiceCount{}}
-	if limit := listLimit(q.Limit); len(names) > limit {
+	limit := api.DefaultServiceLimit
+	if q.Limit > 0 {
+		limit = listLimit(q.Limit)
+	}
+	if len(names) > limit {
 		names = names[:limit]
 		out.Cursor = string(names[limit-1])
 	}

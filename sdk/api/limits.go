@@ -26,7 +26,8 @@ const (
 	MaxFilterLength     = 1_024 // bytes of a filter expression
 	MaxFilterDepth      = 32    // levels of parentheses and braces in it
 	DefaultListLimit    = 1_000
-	MaxFailoverSet      = 32 // endpoints of a service that a region tells each other region
+	DefaultServiceLimit = 10_000 // services of a list that names no limit: a count each, and who has few knows no pages
+	MaxFailoverSet      = 32     // endpoints of a service that a region tells each other region
 	MaxKVKeyLength      = 512
 	MaxKVValueBytes     = 64 << 10
 	// MaxKVPageBytes of values end a page of a list of keys, whatever its limit.

@@ -28,15 +28,13 @@ import (
 // Config is everything a node is told. Build it with Parse, or by hand and call
 // Normalize.
 type Config struct {
-	Region  api.Region
-	Zone    api.Zone
-	Node    string // name of this node within the region; default REGION-1
-	DataDir string // default /var/lib/nearside, with Dev ./nearside-data/REGION
-	Version string // of the program, for the ready file and the event log; default the module's
-	Roles   []string
-	// rolesGiven: somebody named Roles, so none is left out for want of certificates.
-	rolesGiven bool
-	Advertise  string // host that others reach this node at
+	Region    api.Region
+	Zone      api.Zone
+	Node      string // name of this node within the region; default REGION-1
+	DataDir   string // default /var/lib/nearside, with Dev ./nearside-data/REGION
+	Version   string // of the program, for the ready file and the event log; default the module's
+	Roles     []string
+	Advertise string // host that others reach this node at
 
 	HTTPAddr, FederationAddr string
 	// EtcdPeerAddr is where the node's etcd listens for those of the other nodes of Cluster;
@@ -270,8 +268,6 @@ func (c *Config) secureFederation() error {
 		why = "--roles federation"
 	case len(c.Peers) > 0:
 		why = "--peer"
-	case c.rolesGiven:
-		why = "--roles " + strings.Join(c.Roles, ",")
 	}
 	if why != "" {
 		return usage("add --tls-cert, --tls-key and --tls-ca, or try things out with --dev; a region on its own needs only --roles region",

@@ -176,8 +176,6 @@ func TestWrongConfigurationsAreNamed(t *testing.T) {
 		{"half TLS", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--federation-addr", "127.0.0.1:2", "--tls-cert", "x"}, "belong together"},
 		{"remote without dev", nil, []string{"--region", "eu", "--dev-allow-remote"}, "nothing without --dev"},
 		{"peers without certificates", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--peer", "us=https://h:1"}, "prove to each other"},
-		{"a federation that was asked for, without certificates", nil, []string{"--region", "eu", "--http-addr", "127.0.0.1:1", "--roles", "region,federation"}, "--roles region,federation: regions prove to each other"},
-		{"a federation that was asked for, without a CA", map[string]string{"NEARSIDE_ROLES": "region,federation"}, []string{"--region", "eu", "--tls-cert", "x", "--tls-key", "x"}, "--roles region,federation: regions prove to each other"},
 		{"a host with a port", nil, []string{"--dev", "--region", "eu", "--advertise", "node.example:7400"}, "not a host; give the host without a port"},
 		{"an IPv6 address with a port", nil, []string{"--dev", "--region", "eu", "--advertise", "[::1]:7400"}, "without a port"},
 		{"an IPv6 address in brackets", nil, []string{"--dev", "--region", "eu", "--advertise", "[::1]"}, "without brackets"},

@@ -117,7 +117,6 @@ func (s *settings) resolve(env func(string) (string, bool)) (Config, error) {
 	if s.cfg.Dev && !s.flags.Changed("stop-delay") {
 		s.cfg.StopDelay = 0
 	}
-	s.cfg.rolesGiven = s.flags.Changed("roles")
 	for _, p := range s.peers {
 		if err := s.cfg.addPeer(p); err != nil {
 			return Config{}, err
