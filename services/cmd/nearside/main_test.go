@@ -108,6 +108,10 @@ func (p *program) awaitEnd(t *testing.T) *os.ProcessState {
 
 // A server outlives the terminal it was started from, and says that there is nothing to reload.
 func TestServerOutlivesHangup(t *testing.T) {
+	// The tests may run under nohup themselves, and what is ignored is inherited; what is handled is not.
+	hups := make(chan os.Signal, 1)
+	signal.Notify(hups, syscall.SIGHUP)
+	defer signal.Stop(hups)
 	p := start(t, "server", "--dev", "--region", "lab")
 	p.send(t, syscall.SIGHUP)
 	p.await(t, "SIGHUP: nothing to do")
