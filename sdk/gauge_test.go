@@ -87,6 +87,18 @@ func TestALoadThatCannotBeHadCostsNoHeartbeat(t *testing.T) {
 		if told := us.loadsTold(); len(told) < 2 || told[len(told)-1] != api.LoadOf(40) {
 			t.Errorf("free again: %v", told)
 		}
+		// A function that hangs is left behind by the next Update.
+		stuck := make(chan struct{})
+		defer close(stuck)
+		for _, next := range []func() int{func() int { <-stuck; return 1 }, func() int { return 7 }} {
+			if err := r.Update(t.Context(), func(r *Registration) { r.Load = next }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(9 * time.Second)
+		}
+		if told := us.loadsTold(); len(told) < 2 || told[len(told)-1] != api.LoadOf(7) {
+			t.Errorf("after one that hangs: %v", told)
+		}
 		calls.Store(0)
 		err = r.Update(t.Context(), func(r *Registration) { r.Load = func() int { calls.Add(1); panic("no gauge") } })
 		if err != nil {

@@ -144,6 +144,9 @@ func (c *Client) Watch(ctx context.Context, service string, f func(api.Resolutio
 	}
 	defer s.use.release()
 	for {
+		if err := ctx.Err(); err != nil {
+			return err // the select below may have seen a change of the same moment
+		}
 		a, changed := s.watch()
 		if a != nil {
 			f(s.resolution(a, time.Now()))

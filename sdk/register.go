@@ -49,7 +49,7 @@ type Registration struct {
 	// region: beyond 80 % a part of the calls goes to regions that have something to spare.
 	// nil = nothing is told, and callers go by how many instances are left.
 	//
-	// It is called on a goroutine of its own, one call at a time, and should answer from memory:
+	// It is called on a goroutine of its own, one call at a time (an Update begins anew), and should answer from memory:
 	// a heartbeat waits 100 ms for it, and then goes without. After a panic it is not
 	// asked again until the next Update. Close does not wait for a call that is under way.
 	Load func() int

@@ -81,8 +81,9 @@ func kindOf(err error) kind {
 	if errors.As(err, &op) {
 		dial = op.Op == "dial"
 	}
-	dial = dial || distrusted(err) // the call comes after the certificate
 	switch {
+	case distrusted(err): // at once, and before the call: nobody was silent
+		return kindDown
 	case errors.Is(err, syscall.ECONNREFUSED), dial && (errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)):
 		return kindDown
 	case dial:

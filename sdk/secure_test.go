@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -139,10 +140,13 @@ func TestServicesOverTLS(t *testing.T) {
 // Nothing of a call is sent to an instance with a wrong certificate: it goes to the next, also
 // when it is not safe to repeat, and the instance is left for a while.
 func TestWrongCertificateIsLeft(t *testing.T) {
-	w := newWorld(t, "us")
+	w := newWorld(t, "us", "eu")
 	us := w.regions["us"]
 	a := newAuthority(t)
-	us.put("orders", "good", a.serve(hello, "orders"), nil)
+	w.regions["eu"].put("orders", "far", a.serve(func(http.ResponseWriter, *http.Request) { t.Error("a call went abroad") }, "orders"), nil)
+	for i := range 4 { // enough to take what one of five leaves
+		us.put("orders", fmt.Sprintf("good-%d", i), a.serve(hello, "orders"), nil)
+	}
 	us.put("orders", "wrong", a.serve(func(http.ResponseWriter, *http.Request) { t.Error("a call came through") }, "payments"), nil)
 	c := w.client("us", func(cfg *Config) { cfg.ServiceTLS = &tls.Config{RootCAs: a.roots(), MinVersion: tls.VersionTLS12} })
 	web := &http.Client{Transport: c.Transport(nil), Timeout: 20 * time.Second}

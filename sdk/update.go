@@ -54,7 +54,7 @@ func (b *beats) update(ctx context.Context, u *update) error {
 	r.said, r.reg = u.said, u.wire
 	r.mu.Unlock()
 	was := b.registered
-	r.gauge.broken = false
+	r.gauge.said, r.gauge.broken = nil, false // the old function may hang for ever
 	// Until it is acknowledged, the next beat is a registration.
 	b.registered = false
 	err := b.register(ctx)

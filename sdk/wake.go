@@ -33,9 +33,14 @@ func elapsed(a, b moment) time.Duration {
 // suspended reports whether the program did not run from a to b, from which no more than want
 // should have passed, for so long that the registry, which heard of it last at acked, may have
 // given the instance up by b. Who was away for a ttl is late by at least half of one: beats
-// are a third of it apart. A program that ran all the time, and found no registry, is not.
+// are a third of it apart. A program that ran all the time, and found no registry, is not; with
+// a short ttl it may well be late by half of it on a busy machine.
 func suspended(acked, a, b moment, want, ttl time.Duration) bool {
-	return elapsed(a, b)-want > ttl/2 && elapsed(acked, b) > ttl
+	late := ttl / 2
+	if elapsed(acked, a) > ttl {
+		late = max(late, time.Second)
+	}
+	return elapsed(a, b)-want > late && elapsed(acked, b) > ttl
 }
 
 // woke notices that the program did not run for long, since a moment from which no more than

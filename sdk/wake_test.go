@@ -43,6 +43,7 @@ func TestSuspensionIsNoticed(t *testing.T) {
 		{"stopped for 0.9 ttl after a beat", 13500 * time.Millisecond, 13500 * time.Millisecond, 0, 5 * time.Second, 15 * time.Second, 0, false},
 		{"no registry for an hour, and never late", 2 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second, 15 * time.Second, time.Hour, false},
 		{"no registry for an hour, on a busy machine", 5 * time.Second, 5 * time.Second, 5 * time.Second, 2 * time.Second, 15 * time.Second, time.Hour, false},
+		{"no registry for a minute, with the shortest ttl on a busy machine", 1200 * time.Millisecond, 1200 * time.Millisecond, 0, 300 * time.Millisecond, time.Second, time.Minute, false},
 		{"no registry, and stopped for 1.1 ttl", 16500 * time.Millisecond, 16500 * time.Millisecond, 0, 2 * time.Second, 15 * time.Second, time.Hour, true},
 	} {
 		a := moment{mono: time.Minute, boot: time.Hour, wall: time.Unix(1_800_000_000, 0)}

@@ -175,10 +175,11 @@ func (w *world) awaitAgreement(what string, regions ...api.Region) time.Duration
 }
 
 // asQuick fails the test when local answers were much slower at p99 than a yardstick taken in the same
-// run. The machine does the rest of the test too: only what is far beyond that shows.
+// run. The machine does the rest of the test too, and perhaps other things: only answers that wait for
+// what goes on beside them show; how quick they are is for benchmarks.
 func asQuick(t *testing.T, when string, yardstick, took []time.Duration) {
 	t.Helper()
-	const factor, grace = 10, 100 * time.Millisecond
+	const factor, grace = 10, 2 * time.Second
 	quiet, p99 := cluster.Percentile(yardstick, 0.99), cluster.Percentile(took, 0.99)
 	if limit := factor*quiet + grace; p99 > limit {
 		t.Errorf("P10: p99 of local answers %s is %s, want %s at most: %d x %s + %s", when, p99, limit, factor, quiet, grace)

@@ -298,7 +298,7 @@ func (l *link) session(ctx context.Context, via api.Region, tick <-chan time.Tim
 			}
 			// A hello is one more when we wait in line; where there is no other node, that is best.
 			if eff.Confirmed || eff.Applied || len(ev.frame.Rows)+len(ev.frame.Deletes) > 0 ||
-				first || via == "" && ev.frame.Kind == replica.Hello && len(l.addresses) == 1 {
+				first || (via == "" || len(l.mesh.cfg.Near.Only) > 0) && ev.frame.Kind == replica.Hello && len(l.addresses) == 1 {
 				helped = time.Now()
 			}
 			if ev.frame.Kind == replica.Hello {

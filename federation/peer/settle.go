@@ -158,7 +158,9 @@ func (s *Server) lags(ctx context.Context, held api.Version, verdict func() orig
 	}
 	ctx, cancel := context.WithTimeout(ctx, raiseLimit)
 	defer cancel()
-	revision, err := store.Barrier(ctx)
+	ask, stop := context.WithTimeout(ctx, lagLimit) // the raise itself must fit into what its reader waits
+	revision, err := store.Barrier(ask)
+	stop()
 	switch {
 	case err == nil && revision < held.Revision:
 		return nil

@@ -41,8 +41,9 @@ func Wide(b []byte, most int) bool {
 const (
 	// maxFrameElements bounds those of a frame: rows, deletes, what was planned, loads, and the rest.
 	maxFrameElements = 4*MaxFrameRows + 4*MaxStandings
-	// MaxRowBytes bounds the body of one row. Ours stay far below: summary bounds their parts.
-	MaxRowBytes = 512 << 10
+	// MaxRowBytes bounds the body of one row. What summary bounds by 128 KiB, tags and metadata, may
+	// take six times that as JSON, where < is \u003c; endpoints, ports and zones come on top.
+	MaxRowBytes = 1 << 20
 	// maxRowElements bounds those of a row: endpoints, zones, versions, flags, and what newer versions may add.
 	maxRowElements = 4_096
 )

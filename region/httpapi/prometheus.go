@@ -49,14 +49,21 @@ func (d *door) prometheus(ctx context.Context, r *request) (answer, error) {
 
 // allTargets appends the instances of every service of the namespace.
 func (d *door) allTargets(ctx context.Context, to []targetGroup, q registry.InstancesQuery) ([]targetGroup, registry.Stamp, error) {
-	list, stamp, err := d.Registry.ListServices(ctx, registry.ServicesQuery{Namespace: q.Namespace})
+	of := registry.ServicesQuery{Namespace: q.Namespace}
+	list, stamp, err := d.Registry.ListServices(ctx, of)
 	if err == nil && q.Region != "" {
 		// Says whether the region is known also where there is no service to ask for.
 		_, stamp, err = d.Registry.RegionInfo(ctx, q.Region)
 	}
-	for i := 0; i < len(list.Services) && err == nil; i++ {
-		q.Service = list.Services[i].Service
-		to, err = d.targets(ctx, to, q)
+	for err == nil {
+		for i := 0; i < len(list.Services) && err == nil; i++ {
+			q.Service = list.Services[i].Service
+			to, err = d.targets(ctx, to, q)
+		}
+		if of.Cursor = list.Cursor; of.Cursor == "" || err != nil {
+			break
+		}
+		list, _, err = d.Registry.ListServices(ctx, of)
 	}
 	return to, stamp, err
 }

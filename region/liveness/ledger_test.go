@@ -99,8 +99,7 @@ func (r *region) kill(service string, n int) {
 	}
 }
 
-// P2: silence during our own pause is no evidence, of whatever length.
-// The grace after a start ends with each one's own TTL: both ends are told.
+// P2: the grace after a start ends with each one's own TTL: both ends are told.
 func TestGraceHasTwoEnds(t *testing.T) {
 	l := liveness.New(liveness.Default())
 	l.Load(0, []liveness.Member{{Key: key("a", 0), Revision: 1, TTL: ttl}, {Key: key("a", 1), Revision: 1, TTL: time.Minute}, {Key: key("a", 2), Revision: 1}})
@@ -110,6 +109,7 @@ func TestGraceHasTwoEnds(t *testing.T) {
 	}
 }
 
+// P2: silence during our own pause is no evidence, of whatever length.
 func TestPauseGrace(t *testing.T) {
 	for _, pause := range []time.Duration{1100 * time.Millisecond, 3 * ttl, time.Hour, 400 * 24 * time.Hour} {
 		r := newRegion(t, map[string]int{"orders": 200})

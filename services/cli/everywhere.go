@@ -57,6 +57,7 @@ func (s *session) places(ctx context.Context, f *regionFlags) ([]place, error) {
 	}
 	names := regionsOf(f.names)
 	var list api.RegionList
+	away := false // the node asked is, so nobody says which region its token is of
 	if _, err := s.client.get(ctx, api.PathRegions, nil, &list); err != nil {
 		// Where all addresses are given the node asked has nothing to add, and may be the one that is away.
 		given := !f.all && !slices.ContainsFunc(names, func(r api.Region) bool { return at[r] == "" })
@@ -64,6 +65,7 @@ func (s *session) places(ctx context.Context, f *regionFlags) ([]place, error) {
 			return nil, err
 		}
 		list = api.RegionList{}
+		away = true
 	}
 	if f.all {
 		for _, r := range list.Regions {
@@ -80,6 +82,12 @@ func (s *session) places(ctx context.Context, f *regionFlags) ([]place, error) {
 		}
 		p := place{region: name}
 		p.client, p.err = s.clientOf(name, list, at[name], tokens[name], f.shareToken)
+		if p.err == nil && away && s.client.token != "" && p.client.token == "" {
+			p.err = &cliError{
+				exit: ExitUnreachable, detail: "which region the token is of is not known while the node asked does not answer",
+				remedy: fmt.Sprintf("give the region's own: --region-token-file %s=FILE, or --share-token if all have the same", name),
+			}
+		}
 		out = append(out, p)
 	}
 	return out, nil

@@ -27,7 +27,7 @@ import (
 // for the first, unless --timeout says it: it reads all of its store before.
 const (
 	snapshotSilence = 30 * time.Second
-	snapshotGather  = 20 * time.Second
+	snapshotGather  = 30 * time.Second
 )
 
 func (a *app) snapshotCommand() *cobra.Command {
@@ -114,7 +114,7 @@ func (s *session) saveSnapshot(ctx context.Context, name string) error {
 	var silent atomic.Bool
 	silence := time.AfterFunc(snapshotSilence, func() { silent.Store(true); cancel() })
 	defer silence.Stop()
-	info, err := s.receiveSnapshot(ctx, name, func() { silence.Reset(snapshotSilence) })
+	info, err := s.receiveSnapshot(ctx, name, func(wait time.Duration) { silence.Reset(wait + snapshotSilence) })
 	switch {
 	case silent.Load():
 		return &cliError{exit: ExitTimeout, detail: fmt.Sprintf("the snapshot stood still for %s", snapshotSilence), remedy: "try again, or another --addr", err: err}
@@ -132,7 +132,7 @@ func (s *session) saveSnapshot(ctx context.Context, name string) error {
 	return nil
 }
 
-func (s *session) receiveSnapshot(ctx context.Context, name string, progress func()) (records.Info, error) {
+func (s *session) receiveSnapshot(ctx context.Context, name string, progress func(wait time.Duration)) (records.Info, error) {
 	body, err := s.client.snapshot(ctx, progress)
 	if err != nil {
 		return records.Info{}, err
@@ -155,30 +155,31 @@ func (s *session) receiveSnapshot(ctx context.Context, name string, progress fun
 
 type progressReader struct {
 	r        io.Reader
-	progress func()
+	progress func(wait time.Duration)
 }
 
 func (p progressReader) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
 	if n > 0 {
-		p.progress()
+		p.progress(0)
 	}
 	return n, err
 }
 
-// snapshot asks for a snapshot at the first address that answers; asked is called before each.
-func (c *client) snapshot(ctx context.Context, asked func()) (io.ReadCloser, error) {
-	return c.first(ctx, func(addr string) (io.ReadCloser, error) {
-		asked()
-		return c.snapshotFrom(ctx, addr)
-	})
-}
-
-func (c *client) snapshotFrom(ctx context.Context, addr string) (io.ReadCloser, error) {
+// snapshot asks for a snapshot at the first address that answers; asked is called before each, with
+// how long it may take to begin.
+func (c *client) snapshot(ctx context.Context, asked func(wait time.Duration)) (io.ReadCloser, error) {
 	patience := c.timeout
 	if patience == 0 {
 		patience = snapshotGather
 	}
+	return c.first(ctx, func(addr string) (io.ReadCloser, error) {
+		asked(patience)
+		return c.snapshotFrom(ctx, addr, patience)
+	})
+}
+
+func (c *client) snapshotFrom(ctx context.Context, addr string, patience time.Duration) (io.ReadCloser, error) {
 	resp, err := c.open(ctx, addr, api.PathSnapshot, records.MediaType, patience)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 )
@@ -24,6 +25,9 @@ func Check(path string) error {
 		return fmt.Errorf("%s is there, and is no file", path)
 	}
 	probe, err := os.CreateTemp(filepath.Dir(path), ".probe-*")
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil // the path is right, and there may be room later
+	}
 	if err != nil {
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}

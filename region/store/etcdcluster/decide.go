@@ -88,9 +88,10 @@ func enter(c Config, a Answer) (Step, []Told, error) {
 	return Join, a.Members, nil
 }
 
-// StruckOff reports whether the others' lists say that the member with id was removed from the cluster: who is
-// in it and answers does not list it, and there is such a one. A list that is behind may still have it; then the next
-// question tells.
+// StruckOff reports whether the others' lists say that the member with id was removed from the cluster: most
+// of those asked are in it, answer and do not list it, and nobody does. A list that is behind may still have it; then the
+// next question tells. One alone may be behind the other way, and know nothing yet of a member that was added: the
+// answer is final, so it is not enough.
 func StruckOff(answers []Answer, cluster string, id uint64) bool {
 	lacking := 0
 	for _, a := range answers {
@@ -102,7 +103,7 @@ func StruckOff(answers []Answer, cluster string, id uint64) bool {
 		}
 		lacking++
 	}
-	return lacking > 0
+	return 2*lacking > len(answers)
 }
 
 func at(members []Told, url string) int {

@@ -81,7 +81,8 @@ func TestOnlyWhoHasLeftTheMemberOutStrikesItOff(t *testing.T) {
 	}{
 		"nobody answers":        {[]Answer{silent}, false},
 		"both have left it out": {[]Answer{lists("c", 1, 2), lists("c", 1, 2)}, true},
-		"the one that answers":  {[]Answer{lists("c", 1, 2), silent}, true},
+		"two of three":          {[]Answer{lists("c", 1, 2), silent, lists("c", 1, 2)}, true},
+		"the one that answers":  {[]Answer{lists("c", 1, 2), silent}, false},
 		"one is behind":         {[]Answer{lists("c", 1, 2), lists("c", 1, 2, 3)}, false},
 		"another cluster":       {[]Answer{lists("d", 1, 2)}, false},
 		"one that waits":        {[]Answer{{Waiting: "eu-west/b"}}, false},

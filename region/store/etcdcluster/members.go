@@ -174,15 +174,14 @@ func (m *Members) Add(ctx context.Context, node, address string) (api.Member, er
 		return api.Member{}, err
 	}
 	voters := 0
+	var nameless *api.Member // added before, and whoever asked never heard of it, or its name was not noted
 	for _, o := range list {
 		switch {
 		case o.Node == node && o.Address == address:
 			return o, nil
 		case o.Node == "" && o.Address == address && o.Role == api.RoleLearner && !o.Started:
-			// Added before, and whoever asked never heard of it, or its name was not noted.
-			o.Node = node
-			m.noteName(ctx, o)
-			return o, nil
+			nameless = &o // if no other has the name
+			continue
 		case o.Node == node:
 			return api.Member{}, conflict("remove it first, or give the new node a name of its own", "node %s is a member at %s already", node, o.Address)
 		case o.Address == address:
@@ -192,6 +191,11 @@ func (m *Members) Add(ctx context.Context, node, address string) (api.Member, er
 				"node %s was added and does not vote yet; members are added one by one", nodeOr(o))
 		}
 		voters++
+	}
+	if nameless != nil {
+		nameless.Node = node
+		m.noteName(ctx, *nameless)
+		return *nameless, nil
 	}
 	if voters >= MaxNodes {
 		return api.Member{}, conflict("remove one first", "the cluster has %d members, and more make every write slower", voters)

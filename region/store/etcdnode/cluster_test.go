@@ -327,6 +327,9 @@ func TestMemberIsAddedAgainAfterALostAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	if _, err := m.Add(t.Context(), "n1", address); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("under the name of another member: %v", err)
+	}
 	for range 2 {
 		o, err := m.Add(t.Context(), "n2", address)
 		if err != nil || o.Node != "n2" || o.Address != address || o.Role != api.RoleLearner {
