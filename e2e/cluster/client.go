@@ -45,6 +45,11 @@ func (h *HTTP) Do(method, path string, body, out any) (int, error) {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if method == http.MethodPut {
+		// Safe to repeat: a connection may be closed in the moment it is taken from the pool (one that was
+		// opened in vain is after 5 s). Without a value the header is not sent.
+		req.Header["Idempotency-Key"] = nil
+	}
 	if token := h.n.token(); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

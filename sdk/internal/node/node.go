@@ -133,6 +133,11 @@ func (c *Caller) send(ctx context.Context, method, base, path string, query url.
 		return nil, fmt.Errorf("request to %s: %w", base, err)
 	}
 	req.Header.Set("Accept", accept)
+	if method == http.MethodPut {
+		// Safe to repeat, each with its incarnation: a connection that the node closed in the moment it
+		// was taken from the pool costs no failure. Without a value the header is not sent.
+		req.Header["Idempotency-Key"] = nil
+	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

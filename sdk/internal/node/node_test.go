@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,5 +150,31 @@ func TestSilence(t *testing.T) {
 	cancel()
 	if _, err := c.Watch(ctx, base, WatchRequest{}, time.Second, time.Second); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// P1: a kept connection that the node closes as a heartbeat takes it costs no failure: what
+// is safe to repeat goes out again on another one.
+func TestClosedConnectionCostsNoHeartbeat(t *testing.T) {
+	var asked atomic.Int32
+	c, base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) != 2 {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.Close()
+	})
+	for range 2 {
+		if _, err := c.Do(t.Context(), http.MethodPut, base, "/x", nil, api.Heartbeat{Incarnation: 7}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("%d requests came", n)
 	}
 }
