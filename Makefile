@@ -23,7 +23,7 @@ LDFLAGS := -s -w -X github.com/nearside/nearside/services/cli.Version=$(VERSION)
 # begin first, so that none of them is what all wait for at the end. Of the stories those of one package
 # run at a time, but the storm, a minute of waiting, beside the ones that wait most.
 MODULES = $(shell go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
-LONGEST = $(addprefix %/,services/node region/store/clustertest region/store/etcdnode federation/mesh region/registry region/store/etcdstore federation/origin)
+LONGEST = $(addprefix %/,nearside/sdk services/node region/store/clustertest region/store/etcdnode federation/mesh region/registry region/store/etcdstore federation/origin)
 ALLUNIT = $(shell go list work | grep -v '/nearside/e2e\(/\|$$\)')
 UNIT    = $(filter $(LONGEST),$(ALLUNIT)) $(filter-out $(LONGEST),$(ALLUNIT))
 STORIES = $(shell go list work | grep '/nearside/e2e\(/\|$$\)')
