@@ -79,6 +79,7 @@ func Dial(ctx context.Context, endpoint string, log *slog.Logger) (*clientv3.Cli
 func (m *Members) Close() error {
 	m.peers.Close()
 	_ = m.client.Close() // the only error is that its context has ended
+	_ = m.client.GetLogger().Sync()
 	return nil
 }
 

@@ -83,6 +83,7 @@ func (n *Node) keep() {
 		log.Error("the store is not looked after: history grows until it is full", "cause", err)
 		return
 	}
+	defer client.GetLogger().Sync() // nothing comes after the close
 	defer client.Close()
 	defer func() {
 		if n.tender.peers != nil {

@@ -298,5 +298,6 @@ func (s *Store) Close() error {
 	s.cancel()
 	// The only error is that of the context just ended.
 	_ = s.client.Close()
+	_ = s.client.GetLogger().Sync()
 	return nil
 }

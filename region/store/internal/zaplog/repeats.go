@@ -25,10 +25,11 @@ type burst struct {
 	window time.Duration
 	held   int // entries left out
 	last   func(...slog.Attr)
+	timer  *time.Timer // ends the window
 }
 
 // once writes an entry, or counts it when an equal one was written less than a window ago.
-// The timers it sets end by themselves.
+// The timers it sets end by themselves, or with flush.
 func (r *repeats) once(message, errText string, write func(...slog.Attr)) {
 	key := message + "\x00" + errText
 	r.mu.Lock()
@@ -42,24 +43,41 @@ func (r *repeats) once(message, errText string, write func(...slog.Attr)) {
 		r.mu.Unlock()
 		return
 	}
-	r.open[key] = &burst{window: firstWindow}
+	r.beginLocked(key, firstWindow)
 	r.mu.Unlock()
 	write()
-	time.AfterFunc(firstWindow, func() { r.close(key) })
 }
 
-// close ends a window: it tells what was left out, and goes on counting if that was something.
-func (r *repeats) close(key string) {
+func (r *repeats) beginLocked(key string, window time.Duration) {
+	b := &burst{window: window}
+	b.timer = time.AfterFunc(window, func() { r.close(key, b) })
+	r.open[key] = b
+}
+
+// close ends a window: it tells what was left out, and goes on counting if that was something. It
+// writes under the lock, so that nothing comes after flush.
+func (r *repeats) close(key string, b *burst) {
 	r.mu.Lock()
-	b := r.open[key]
-	if b.held == 0 {
+	defer r.mu.Unlock()
+	switch {
+	case r.open[key] != b: // flushed meanwhile
+	case b.held == 0:
 		delete(r.open, key)
-		r.mu.Unlock()
-		return
+	default:
+		r.beginLocked(key, min(2*b.window, lastWindow))
+		b.last(slog.Int("repeated", b.held))
 	}
-	next := min(2*b.window, lastWindow)
-	r.open[key] = &burst{window: next}
-	r.mu.Unlock()
-	b.last(slog.Int("repeated", b.held))
-	time.AfterFunc(next, func() { r.close(key) })
+}
+
+// flush ends all windows: whoever closes a store wants to hear the rest now, and nothing of it later.
+func (r *repeats) flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.open {
+		b.timer.Stop()
+		if b.held > 0 {
+			b.last(slog.Int("repeated", b.held))
+		}
+	}
+	clear(r.open)
 }

@@ -67,7 +67,11 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return nil
 }
 
-func (c *core) Sync() error { return nil }
+// Sync tells how often what was left out had come; an etcd calls it last of all when it is closed.
+func (c *core) Sync() error {
+	c.repeats.flush()
+	return nil
+}
 
 func level(l zapcore.Level) slog.Level {
 	switch {

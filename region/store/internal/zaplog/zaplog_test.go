@@ -119,6 +119,33 @@ func TestWhatLastsIsToldRarely(t *testing.T) {
 	})
 }
 
+// P8: whoever closes a store hears how often what was left out had come, and nothing after that.
+func TestSyncTellsTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf lockedBuffer
+		z := New(slog.New(slog.NewTextHandler(&buf, nil)), nil)
+		for range 3 {
+			z.Warn("disk is slow")
+		}
+		z.Warn("once")
+		_ = z.Sync()
+		lines := func() string {
+			buf.mu.Lock()
+			defer buf.mu.Unlock()
+			return buf.String()
+		}
+		told := lines()
+		if strings.Count(told, "\n") != 3 || !strings.Contains(told, "repeated=2") {
+			t.Errorf("after the close:\n%s", told)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if later := lines(); later != told {
+			t.Errorf("later:\n%s", later)
+		}
+	})
+}
+
 // lockedBuffer is a buffer that timers write to.
 type lockedBuffer struct {
 	mu sync.Mutex
