@@ -68,13 +68,14 @@ func withHints(err error, name string, known []string) error {
 	if near := similar(name, known); len(near) > 0 {
 		hints = append(hints, "did you mean "+quotedList(near)+"?")
 	}
-	if len(known) <= mostKnown {
-		hints = append(hints, "known: "+strings.Join(known, ", "))
+	e := asCLI(err)
+	// Some refusals name them already.
+	if names := strings.Join(known, ", "); len(known) <= mostKnown && !strings.Contains(e.remedy, names) {
+		hints = append(hints, "known: "+names)
 	}
 	if len(hints) == 0 {
 		return err
 	}
-	e := asCLI(err)
 	e.remedy = strings.TrimSpace(strings.Join(hints, " ") + "\n" + e.remedy)
 	return e
 }

@@ -62,3 +62,16 @@ func TestDidYouMeanBestEffort(t *testing.T) {
 	wantCode(t, r, ExitNotFound)
 	wantText(t, "stderr", r.stderr, "error: no such region\n  (code region_not_found, request req-1)\n")
 }
+
+// A refusal that names what is known is not told twice what is known.
+func TestHintsAreToldOnce(t *testing.T) {
+	for remedy, want := range map[string]string{
+		"known are eu-west, us-east":        "did you mean \"eu-west\"?\nknown are eu-west, us-east",
+		"GET /v1/regions lists the regions": "did you mean \"eu-west\"? known: eu-west, us-east\nGET /v1/regions lists the regions",
+	} {
+		err := &api.Error{Code: api.CodeRegionNotFound, Detail: "region \"eu-wset\" is not known here", Remedy: remedy}
+		if got := asCLI(withHints(err, "eu-wset", []string{"eu-west", "us-east"})).remedy; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
